@@ -1,0 +1,81 @@
+"""DICOM bytes to pixels. Only pixels leave this module: no tag is kept."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pydicom
+from pydicom.pixels import apply_modality_lut, convert_color_space
+
+from contracts.errors import ImageError
+
+RANGES = ("window", "full")
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether the bytes carry DICOM's mark (`DICM` after a preamble of 128 bytes)."""
+    return data[128:132] == b"DICM"
+
+
+def patient_of(data: bytes) -> str:
+    """The patient identifier of a DICOM file, empty where there is none."""
+    dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["PatientID"])
+    return str(dataset.get("PatientID", ""))
+
+
+def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]) -> np.ndarray:
+    """Pixels uint8 [H, W, 1 or 3] of a single-frame DICOM file.
+
+    `pixel_range`: `window` applies the stored window, or the image's own range where
+    there is none; `full` maps the full range of the stored bit depth. `check_size(width, height)`
+    is called before any pixel is decoded.
+
+    Raises:
+        ImageError: broken files, several frames, transfer syntaxes that cannot be decoded.
+    """
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        check_size(int(dataset.Columns), int(dataset.Rows))
+        frames = int(dataset.get("NumberOfFrames", 1) or 1)
+        if frames != 1:
+            raise ImageError("several_frames", f"the DICOM file holds {frames} frames; send one frame")
+        stored = dataset.pixel_array
+        if dataset.SamplesPerPixel == 3:
+            return _colour(stored, dataset)
+        levels = _full_range(stored, dataset) if pixel_range == "full" else _window(stored, dataset)
+    except ImageError:
+        raise
+    except Exception as error:  # pydicom raises many kinds on broken files; all mean the same to the user
+        raise ImageError("broken_image", f"the DICOM file cannot be decoded: {error}") from error
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        levels = 1.0 - levels
+    rounded: np.ndarray = np.rint(np.clip(levels, 0, 1) * 255)
+    return rounded.astype(np.uint8)[..., None]
+
+
+def _colour(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    if stored.dtype != np.uint8:
+        raise ImageError("unsupported_pixels", f"colour DICOM of type {stored.dtype}; only 8 bits are taken")
+    if str(dataset.PhotometricInterpretation).startswith("YBR"):
+        return np.asarray(convert_color_space(stored, dataset.PhotometricInterpretation, "RGB"))
+    return stored
+
+
+def _full_range(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    bits = int(dataset.BitsStored)
+    lowest = -(2 ** (bits - 1)) if dataset.PixelRepresentation else 0
+    return np.asarray((stored.astype(np.float64) - lowest) / (2**bits - 1))
+
+
+def _window(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
+    if "WindowWidth" in dataset:
+        centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
+        low, high = centre - width / 2, centre + width / 2
+    else:
+        low, high = values.min(), values.max()
+    return np.asarray((values - low) / max(high - low, 1e-9))
+
+
+def _first(value: object) -> float:
+    return float(value[0]) if isinstance(value, pydicom.multival.MultiValue) else float(str(value))

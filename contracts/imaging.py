@@ -1,0 +1,214 @@
+"""Bytes to pixels and back, the one resize and the one quantiser.
+
+Real and generated images, in training and in the service, go through these functions and no others:
+a difference between two copies of them would be a fingerprint that a detector learns instead of the image.
+"""
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from contracts import dicom
+from contracts.errors import ImageError
+
+FORMATS = ("PNG", "JPEG", "TIFF")
+MAXIMUM_TILES = 16
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What is refused before any pixel is decoded."""
+
+    maximum_side: int = 16_384
+    maximum_pixels: int = 64_000_000
+    minimum_side: int = 16
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """`pixels` uint8 [H, W, C] with C 1 or 3; `format` as Pillow names it, or `DICOM`."""
+
+    pixels: np.ndarray
+    format: str
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The images a model knows: `size` pixels square, `channels` 1 or 3.
+
+    `tile_side` None: a whole image is cropped to its central square and resized to `size`.
+    `tile_side` n: the model knows n x n details; a larger image is judged by tiles of it.
+    """
+
+    size: int
+    channels: int
+    tile_side: int | None = None
+
+
+def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), dicom_range: str = "window") -> DecodedImage:
+    """Decode PNG, JPEG, TIFF or DICOM bytes; `dicom_range` is `window` or `full`.
+
+    Deeper pixels are converted by bit depth, palettes and CMYK to RGB, transparency is laid on
+    black, EXIF orientation is applied, metadata is dropped.
+
+    Raises:
+        ImageError: for anything else, with the reason.
+    """
+    if dicom.is_dicom(data):
+        pixels = dicom.decode(data, dicom_range, check_size=lambda width, height: _check_size(width, height, limits))
+        return DecodedImage(pixels, "DICOM")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(*image.size, limits)
+                frames = getattr(image, "n_frames", 1)
+                if frames != 1:
+                    raise ImageError("several_frames", f"the {image.format} holds {frames} frames; send one frame")
+                image.load()
+                name = str(image.format)
+                pixels = _pixels(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ImageError("not_an_image", f"the {len(data)} bytes are no {', '.join(FORMATS)} or DICOM image") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError("image_too_large", str(error)) from error
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error) as error:
+        raise ImageError("broken_image", f"the image cannot be decoded: {error}") from error
+    return DecodedImage(pixels, name)
+
+
+def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    if max(width, height) > limits.maximum_side or width * height > limits.maximum_pixels:
+        raise ImageError(
+            "image_too_large",
+            f"the image is {width}x{height}; at most {limits.maximum_side} pixels a side "
+            f"and {limits.maximum_pixels} in all are taken",
+        )
+    if min(width, height) < limits.minimum_side:
+        raise ImageError(
+            "image_too_small", f"the image is {width}x{height}; at least {limits.minimum_side} pixels a side are needed"
+        )
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))[..., None]
+    if image.mode == "L":
+        return np.asarray(image)[..., None]
+    if image.mode.startswith("I") or image.mode == "F":
+        return to_uint8(np.asarray(image))[..., None]
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def to_uint8(values: np.ndarray) -> np.ndarray:
+    """Grey levels of any depth to uint8 by depth: the type's full range becomes 0 to 255, rounded.
+
+    Integers: boolean, 8, 16 and 32 bits (32-bit images holding 16-bit values count as 16 bits).
+    Floats must lie in [0, 1].
+
+    Raises:
+        ImageError: for floats outside [0, 1], negative integers, NaN.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f":
+        if not (low >= 0 and high <= 1):
+            raise ImageError("unsupported_pixels", f"float pixels lie in [{low}, {high}]; scale them to [0, 1]")
+        depth = 1.0
+    elif values.dtype.kind in "iu" and low >= 0:
+        depth = 65_535.0 if high <= 65_535 else 4_294_967_295.0
+    else:
+        raise ImageError("unsupported_pixels", f"pixels of type {values.dtype} start at {low}; use unsigned values")
+    return np.rint(values.astype(np.float64) * (255.0 / depth)).astype(np.uint8)
+
+
+def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [H, W, 1 or 3] to uint8 [H, W, channels]: luminance (ITU-R 601) or repetition."""
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The one resize: antialiased bicubic on uint8 [H, W, C]."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, pixels.shape[2])
+
+
+def central_square(pixels: np.ndarray) -> np.ndarray:
+    """The largest central square of [H, W, ...]."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def fit(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """An image of any size as the model's input: uint8 [H, W, 1 or 3] to uint8 [K, size, size, channels].
+
+    An image that already has the model's size is taken as it is. K is 1 unless the model knows
+    tiles and the image is larger than one: then up to 16 tiles on an even grid.
+    """
+    pixels = with_channels(pixels, spec.channels)
+    height, width = pixels.shape[:2]
+    if (height, width) == (spec.size, spec.size):
+        return pixels[None]
+    if spec.tile_side is None or min(height, width) < spec.tile_side:
+        return resize(central_square(pixels), spec.size, spec.size)[None]
+    per_side = int(MAXIMUM_TILES**0.5)
+    tiles = [
+        resize(pixels[top : top + spec.tile_side, left : left + spec.tile_side], spec.size, spec.size)
+        for top in _starts(height, spec.tile_side, per_side)
+        for left in _starts(width, spec.tile_side, per_side)
+    ]
+    return np.stack(tiles)
+
+
+def _starts(length: int, side: int, most: int) -> list[int]:
+    count = min(most, length // side)
+    if count == 1:
+        return [(length - side) // 2]
+    return [round(start) for start in np.linspace(0, length - side, count)]
+
+
+def to_signed_unit(images: np.ndarray) -> np.ndarray:
+    """uint8 to float32 in [-1, 1]: what generators are trained on."""
+    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def quantise(images: np.ndarray) -> np.ndarray:
+    """The one quantiser: float [-1, 1] to uint8, rounded to nearest: no grey level is lost on the way and back."""
+    levels: np.ndarray = np.rint(np.clip(images * np.float32(127.5) + np.float32(127.5), 0, 255))
+    return levels.astype(np.uint8)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W, 1 or 3] as PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """uint8 [N, H, W, C] laid out row by row on white: uint8 [rows * (H + gap) + gap, columns * (W + gap) + gap, C]."""
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top = gap + index // columns * (height + gap)
+        left = gap + index % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
