@@ -18,9 +18,16 @@ def is_dicom(data: bytes) -> bool:
 
 
 def patient_of(data: bytes) -> str:
-    """The patient identifier of a DICOM file, empty where there is none."""
-    dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["PatientID"])
-    return str(dataset.get("PatientID", ""))
+    """The patient identifier of a DICOM file, empty where there is none.
+
+    Raises:
+        ImageError: for a header that cannot be read.
+    """
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["PatientID"])
+        return str(dataset.get("PatientID", "") or "").strip()
+    except Exception as error:  # pydicom raises many kinds on broken files; all mean the same to the user
+        raise ImageError("broken_image", f"the DICOM header cannot be read: {error}") from error
 
 
 def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]) -> np.ndarray:

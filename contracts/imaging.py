@@ -5,8 +5,9 @@ a difference between two copies of them would be a fingerprint that a detector l
 """
 
 import io
-import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,29 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), dicom_range: str 
     if dicom.is_dicom(data):
         pixels = dicom.decode(data, dicom_range, check_size=lambda width, height: _check_size(width, height, limits))
         return DecodedImage(pixels, "DICOM")
+    with _opened(data, limits) as image:
+        return DecodedImage(_pixels(ImageOps.exif_transpose(image)), str(image.format))
+
+
+def decode_mask(data: bytes, limits: DecodeLimits = DecodeLimits()) -> np.ndarray:
+    """Foreground bool [H, W] of a PNG, JPEG or TIFF mask: whatever is not zero, at any bit depth.
+
+    JPEG smears zero, so there foreground is what is nearer to white than to black.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    with _opened(data, limits) as image:
+        upright = ImageOps.exif_transpose(image)
+        # Instance masks number their objects from 1: scaled by depth, the first hundred of 16 bits would vanish.
+        deep = upright.mode.startswith("I") or upright.mode == "F"
+        levels = np.asarray(upright)[..., None] if deep else _pixels(upright)
+        return np.asarray((levels >= 128 if image.format == "JPEG" else levels != 0).any(axis=2))
+
+
+@contextmanager
+def _opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
+    """A loaded Pillow image; whatever goes wrong with it, inside the block too, is an ImageError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -70,15 +94,15 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), dicom_range: str 
                 if frames != 1:
                     raise ImageError("several_frames", f"the {image.format} holds {frames} frames; send one frame")
                 image.load()
-                name = str(image.format)
-                pixels = _pixels(ImageOps.exif_transpose(image))
+                yield image
+    except (ImageError, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         raise ImageError("not_an_image", f"the {len(data)} bytes are no {', '.join(FORMATS)} or DICOM image") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError("image_too_large", str(error)) from error
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error) as error:
+    except Exception as error:  # Pillow raises many kinds on broken files; all mean the same to the user
         raise ImageError("broken_image", f"the image cannot be decoded: {error}") from error
-    return DecodedImage(pixels, name)
 
 
 def _check_size(width: int, height: int, limits: DecodeLimits) -> None:

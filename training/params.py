@@ -19,6 +19,7 @@ import yaml
 from contracts.dicom import RANGES
 from contracts.errors import VerisynthError
 from contracts.imaging import ImageSpec
+from training.data.medmnist_sets import SETS
 
 SIZES = (32, 64, 128, 256)
 FLIPS = ("horizontal", "vertical")
@@ -97,7 +98,13 @@ class MedmnistSource:
     name: str
     """One of the twelve 2-D sets, for example `pneumoniamnist`."""
     path: str
-    """Folder holding the npz file; `make fetch NAME=...` downloads it there."""
+    """Folder holding the npz file; `python -m training.data.medmnist NAME FOLDER` downloads it there."""
+    side: int = 28
+    """Pixels a side in the file: 28, 64, 128 or 224 (each is a file of its own)."""
+
+    def __post_init__(self) -> None:
+        _one_of("name", self.name, tuple(SETS))
+        _one_of("side", self.side, tuple(SETS[self.name].md5))
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Split:
-    """Shares of patients (or of the image's area, where there is one image) held out. The rest trains."""
+    """Shares of images held out, patients kept whole (or of the area, where there is one image). The rest trains."""
 
     validation: float = 0.2
     test: float = 0.2
@@ -168,7 +175,7 @@ class Prepare:
     tiles: Tiles | None = None
     split: Split = field(default_factory=Split)
     minimum_images: int = 50
-    """The stage fails when a split's share of this many images is not reached: fewer than this in all."""
+    """The stage fails where fewer images (or details) than this can be used."""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -442,9 +449,9 @@ def _read_dataclass(kind: type, value: Any, where: str) -> Any:
         raise ParamsError(f"{where}: {error}") from error
 
 
-def _one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+def _one_of(name: str, value: object, valid: tuple[object, ...]) -> None:
     if value not in valid:
-        raise ParamsError(f"{name}: {value!r} is unknown; valid: {', '.join(valid)}")
+        raise ParamsError(f"{name}: {value!r} is unknown; valid: {', '.join(map(str, valid))}")
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -1,0 +1,46 @@
+# One command list for people and for CI. Needs Python 3.11 or newer, make and git; nothing else.
+PYTHON ?= python3
+PORT ?= 3000
+BIN := .venv/bin
+export BENTOML_DO_NOT_TRACK := True
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo setup repro serve test lint bench fetch clean
+
+demo: repro serve ## environment, pipeline, service: from a fresh clone to a page in the browser
+
+setup: $(BIN)/.complete ## the environment in .venv, exact versions from constraints.txt
+
+$(BIN)/.complete: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f'Python 3.11 or newer is needed, this is {v.major}.{v.minor}: make PYTHON=python3.12')"
+	@echo "Installing into .venv (a few minutes the first time)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[train,serve,dev]"
+	@touch $@
+
+repro: setup ## run the pipeline: only what changed
+	@dvc repro || { echo "The pipeline stopped. Finished stages and checkpoints are kept: \`make repro\` goes on from there."; exit 1; }
+
+serve: setup ## serve what is in models/
+	@echo "Verisynth is starting on http://localhost:$(PORT)"
+	bentoml serve serving.service:Verisynth --port $(PORT) --timeout-graceful-shutdown 30
+
+test: setup ## all tests
+	pytest
+
+lint: setup ## style and types
+	ruff check .
+	ruff format --check .
+	mypy
+	python -m training.params
+
+bench: setup ## speed as ratios, written to reports/bench.json
+	python -m tests.bench
+
+fetch: setup ## download a MedMNIST set: make fetch NAME=pathmnist
+	python -m training.data.medmnist $(NAME) data/raw/$(NAME)
+
+clean: ## forget the environment and everything that was built; raw data stays
+	rm -rf .venv data/prepared data/gans data/samples data/detectors checkpoints models reports mlruns mlartifacts mlflow.db*

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from contracts.imaging import ImageSpec, quantise
+from contracts.latents import latents
+from tests.training.detectors.test_linear_evidence import IMAGES, SETTINGS, SYNTHETIC
+from training import onnx_export
+from training.detectors import detector, linear_evidence
+from training.detectors.calibration import Calibration
+from training.detectors.typicality import Typicality
+from training.gans import recipes
+from training.gans.averaging import averaged, renormalise
+from training.params import Recipe
+
+RECIPE = Recipe(8, 4, 4, 2e-4, 0.5, 100, 30, 100, 100)
+SPEC = ImageSpec(32, 3)
+
+
+@pytest.fixture(scope="module")
+def generator() -> torch.nn.Module:
+    return renormalise(averaged(recipes.build("dcgan", SPEC, RECIPE, seed=0).generator, 1, 1), 8)
+
+
+@pytest.fixture(scope="module")
+def generator_path(generator: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("generator") / "generator.onnx"
+    onnx_export.export_generator(generator, 8, path)
+    return path
+
+
+def original(generator: torch.nn.Module, latent: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return quantise(generator(torch.from_numpy(latent)).permute(0, 2, 3, 1).numpy())
+
+
+def test_the_generator_graph_keeps_the_contract_and_its_original(
+    generator: torch.nn.Module, generator_path: Path
+) -> None:
+    noise = latents(0, 0, 8, 8)
+    assert onnx_export.check_generator(generator_path, lambda latent: original(generator, latent), noise) <= 1
+    session = onnxruntime.InferenceSession(generator_path, providers=["CPUExecutionProvider"])
+    (image,) = session.run(["image"], {"latent": noise})
+    assert image.dtype == np.uint8
+    assert image.shape == (8, 32, 32, 3)
+    np.testing.assert_array_equal(session.run(["image"], {"latent": noise[3:4]})[0][0], image[3])
+
+
+def test_a_graph_is_one_file_without_traces_of_the_machine_that_made_it(generator_path: Path) -> None:
+    assert [path.name for path in generator_path.parent.iterdir()] == ["generator.onnx"]
+    assert str(Path(__file__).parents[2]).encode() not in generator_path.read_bytes()
+    onnx.checker.check_model(onnx.load(generator_path), full_check=True)
+
+
+def test_another_generator_is_told_from_the_graph(generator_path: Path) -> None:
+    other = renormalise(averaged(recipes.build("dcgan", SPEC, RECIPE, seed=1).generator, 1, 1), 8)
+    with pytest.raises(onnx_export.ExportError, match="differs from its original by"):
+        onnx_export.check_generator(generator_path, lambda latent: original(other, latent), latents(0, 0, 8, 8))
+
+
+@pytest.mark.parametrize("kind", detector.KINDS)
+def test_the_detector_graph_keeps_the_contract_and_its_original(kind: str, tmp_path: Path) -> None:
+    scorer = linear_evidence.fit(IMAGES, SYNTHETIC, SPEC, SETTINGS)[0] if kind == "linear_evidence" else None
+    typicality = Typicality(SPEC)
+    content = linear_evidence.features_of(IMAGES, typicality.content)
+    typicality.take(content[::2], content[1::2])
+    model = detector.Detector(scorer or detector.scorer(kind, SPEC, 4), typicality, Calibration(0.7, 0.1)).eval()
+    path = tmp_path / "detector.onnx"
+    onnx_export.export_detector(model, 32, 3, path)
+    names = ("synthetic_probability", "typicality", "heatmap")
+
+    def output(index: int, images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.from_numpy(images))[index].numpy()
+
+    images = np.concatenate([IMAGES[::15], onnx_export.edge_images(32, 3)])
+    originals = {name: lambda images, index=index: output(index, images) for index, name in enumerate(names)}
+    assert onnx_export.check_detector(path, originals, images) <= onnx_export.DETECTOR_TOLERANCE
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    probability, typical, heatmap = session.run(list(names), {"image": images[:5]})
+    assert probability.shape == typical.shape == (5,)
+    assert heatmap.ndim == 3
+    assert {probability.dtype, typical.dtype, heatmap.dtype} == {np.dtype("float32")}
+    assert min(probability.min(), typical.min()) >= 0
+    assert max(probability.max(), typical.max()) <= 1
+
+    wrong = {"synthetic_probability": lambda images: output(0, images) + 0.01}
+    with pytest.raises(onnx_export.ExportError, match="synthetic_probability differs from its original by"):
+        onnx_export.check_detector(path, wrong, images)

@@ -1,0 +1,132 @@
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from training import params
+from training.params import MaskedFolderSource, ParamsError, SkimageSource
+
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_the_shipped_file_is_valid_and_builds_what_is_bundled() -> None:
+    shipped = params.load(SHIPPED)
+    assert shipped.run.datasets == ["ihc", "retina"]
+    assert all(isinstance(shipped.dataset(name).prepare.source, SkimageSource) for name in shipped.run.datasets)
+    assert set(shipped.datasets) == {
+        *("ihc", "retina", "blood", "derma", "nuclei_fluo", "nuclei_stained", "chase", "pneumonia")
+    }
+    chase = shipped.dataset("chase").prepare
+    assert isinstance(chase.source, MaskedFolderSource)
+    assert chase.image.tile_side == 128
+
+
+def test_a_dataset_lays_its_own_settings_over_the_recipe(document: dict[str, Any], tmp_path: Path) -> None:
+    changed = copy.deepcopy(document)
+    changed["datasets"]["ihc"]["train_gan"]["width"] = 48
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(changed, sort_keys=False))
+    assert params.load(path).gan("ihc", "dcgan").width == 48
+    assert params.load(path).gan("retina", "dcgan").width == changed["recipes"]["dcgan"]["width"]
+
+
+def prepare(name: str, **changes: object) -> Change:
+    return lambda document: document["datasets"][name]["prepare"].update(changes)
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "unknown key, with the nearest": (
+        prepare("ihc", chanels=3),
+        "datasets: ihc: prepare: unknown key `chanels`; did you mean `channels`.*valid keys: source, size",
+    ),
+    "missing key": (lambda d: d["datasets"]["ihc"]["prepare"].pop("size"), "missing key `size`"),
+    "wrong type": (prepare("ihc", size="64"), "size: '64' must be of type int"),
+    "a truth value is no number": (prepare("ihc", size=True), "True must be of type int"),
+    "size no power of two": (prepare("ihc", size=48), "48 must be a power of two.*32, 64, 128, 256"),
+    "two channels": (prepare("ihc", channels=2), "channels 2"),
+    "tile far smaller than size": (prepare("ihc", size=256), "tiles.side 64 is less than half of size 256"),
+    "one image without tiles": (prepare("ihc", tiles=None), "needs tiles"),
+    "tiles of whole images": (prepare("pneumonia", tiles={"side": 32, "stride": 8}), "medmnist source takes no tiles"),
+    "shares that leave nothing": (prepare("ihc", split={"validation": 0.5, "test": 0.5}), "together below 0.9"),
+    "nothing held out": (prepare("ihc", split={"validation": 0.2, "test": 0}), "both above 0"),
+    "unknown kind": (prepare("ihc", source={"kind": "zip"}), "'zip' is unknown; valid: skimage, folder"),
+    "no kind": (prepare("ihc", source={"image": "ihc"}), "needs `kind`, one of skimage"),
+    "unknown bundled image": (prepare("ihc", source={"kind": "skimage", "image": "cat"}), "'cat'.*valid: ihc, retina"),
+    "unknown medmnist set": (
+        prepare("pneumonia", source={"kind": "medmnist", "name": "catmnist", "path": "x"}),
+        "'catmnist' is unknown; valid: pathmnist, chestmnist",
+    ),
+    "unknown medmnist side": (
+        prepare("pneumonia", source={"kind": "medmnist", "name": "bloodmnist", "path": "x", "side": 32}),
+        "side: 32 is unknown; valid: 28, 64, 128, 224",
+    ),
+    "unknown DICOM range": (
+        prepare("blood", source={"kind": "dicom", "path": "x", "range": "half"}),
+        "'half' is unknown; valid: window, full",
+    ),
+    "pattern without group": (
+        prepare("chase", source={"kind": "masked-folder", "images": "a", "masks": "b", "patient_pattern": "P"}),
+        "needs a group",
+    ),
+    "pattern that is none": (
+        prepare("chase", source={"kind": "masked-folder", "images": "a", "masks": "b", "patient_pattern": "("}),
+        "no regular expression",
+    ),
+    "labels without their column": (
+        prepare("blood", source={"kind": "folder", "path": "x", "labels": "metadata"}),
+        "needs `metadata_label_column`",
+    ),
+    "unknown dataset": (lambda d: d["run"].update(datasets=["cats"]), "'cats' is unknown; valid: ihc, retina, blood"),
+    "dataset twice": (lambda d: d["run"].update(datasets=["ihc", "ihc"]), "names a dataset twice"),
+    "unknown recipe": (lambda d: d["run"].update(recipes=["vae"]), "'vae' is unknown; valid: dcgan"),
+    "no recipe": (lambda d: d["run"].update(recipes=[]), "at least one recipe"),
+    "unknown flip": (
+        lambda d: d["datasets"]["ihc"]["train_gan"].update(flips=["diagonal"]),
+        "'diagonal' is unknown; valid: horizontal, vertical",
+    ),
+    "name that is no folder name": (
+        lambda d: d["datasets"].update({"My set": d["datasets"]["ihc"]}),
+        "'My set' must be",
+    ),
+    "list for a mapping": (lambda d: d.update(recipes=[]), "must be a mapping"),
+    "mapping for a list": (lambda d: d["run"].update(datasets={}), "must be a list"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_params_are_refused_by_name(case: str, document: dict[str, Any], tmp_path: Path) -> None:
+    change, message = REFUSED[case]
+    changed = copy.deepcopy(document)
+    change(changed)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(changed, sort_keys=False))
+    with pytest.raises(ParamsError, match=message):
+        params.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "run: [", "\x00"])
+def test_what_is_no_params_file_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        params.load(path)
+    with pytest.raises(ParamsError, match="cannot be read"):
+        params.load(tmp_path / "none.yaml")
+
+
+def test_names_asked_for_are_refused_with_the_valid_ones() -> None:
+    shipped = params.load(SHIPPED)
+    with pytest.raises(ParamsError, match="'cats' is unknown; valid: ihc"):
+        shipped.dataset("cats")
+    with pytest.raises(ParamsError, match="'vae' is unknown; valid: dcgan"):
+        shipped.gan("ihc", "vae")

@@ -1,0 +1,157 @@
+"""From a source to a prepared dataset: read, cut, leave out, split, check, write."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from contracts.errors import ImageError, VerisynthError
+from contracts.imaging import with_channels
+from training.data import prepared
+from training.data.items import Collection, Item, LeftOut, Pixels, UnusableError
+from training.data.prepared import DatasetInfo, Row, Spool
+from training.data.sources import collect
+from training.data.split import by_patient, by_region, check_overlap
+from training.data.tiles import FOREGROUND_LEVEL, Box, boxes, detail, foreground, whole
+from training.params import SOURCES, Dataset, Prepare
+
+NAMES_SHOWN = 5
+
+
+@dataclass
+class Cuttings:
+    """What has been cut from the items so far; `given[i]` is the split that row `i` brings, or None."""
+
+    rows: list[Row] = field(default_factory=list)
+    given: list[str | None] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+    """First place of every pixel hash."""
+
+
+def prepare(name: str, dataset: Dataset, folder: Path) -> DatasetInfo:
+    """Prepare a dataset into `folder`, which is replaced only when the new one is complete.
+
+    One image that cannot be used is left out by name.
+
+    Raises:
+        VerisynthError: for sources that cannot be used, too few images, and splits that overlap.
+    """
+    wanted = dataset.prepare
+    collection = collect(wanted.source)
+    with prepared.staged(folder) as staging:
+        spool = Spool(staging, wanted.image, collection.has_masks)
+        try:
+            cuttings = cut(collection, wanted, spool)
+            if len(cuttings.rows) < wanted.minimum_images:
+                raise VerisynthError(
+                    f"{len(cuttings.rows)} images can be used, but minimum_images is {wanted.minimum_images}; "
+                    f"left out: {summary(cuttings.left_out)}"
+                )
+            splits, how = assign(cuttings, wanted)
+            for split in prepared.SPLITS:
+                if split not in splits:
+                    raise VerisynthError(f"no image is in {split}: give more patients or other shares; split {how}")
+            check_overlap(cuttings.rows, splits)
+            kind = next(kind for kind, source in SOURCES.items() if isinstance(wanted.source, source))
+            card = prepared.Card(name, wanted.image, kind, dataset.card.origin, dataset.card.licence, how)
+            info = prepared.write(staging, card, cuttings.rows, splits, spool, cuttings.left_out)
+        finally:
+            spool.discard()
+    return info
+
+
+def cut(collection: Collection, wanted: Prepare, spool: Spool) -> Cuttings:
+    """Decode every item once and append what can be used to the spool, the first of exact duplicates only."""
+    cuttings = Cuttings(left_out=list(collection.left_out))
+    alone = len(collection.items) == 1
+    for item in tqdm(collection.items, desc="reading images", unit="file"):
+        try:
+            pixels = item.read()
+            _check_side(pixels, wanted)
+        except ImageError as error:
+            cuttings.left_out.append(LeftOut(item.name, error.code, str(error)))
+            continue
+        for split, box, piece in _pieces(item, pixels, wanted, alone, cuttings.left_out):
+            sha256 = hashlib.sha256(piece.image.tobytes()).hexdigest()
+            row = Row(item.name, item.patient, item.label, sha256, box)
+            first = cuttings.places.setdefault(sha256, row.place)
+            if first != row.place:
+                cuttings.left_out.append(LeftOut(row.place, "duplicate", f"duplicate of {first}"))
+                continue
+            spool.append(piece)
+            cuttings.rows.append(row)
+            cuttings.given.append(split)
+    return cuttings
+
+
+def _check_side(pixels: Pixels, wanted: Prepare) -> None:
+    height, width = pixels.image.shape[:2]
+    if wanted.tiles is not None and min(height, width) < wanted.tiles.side:
+        raise UnusableError("image_too_small", f"it is {width}x{height}, smaller than tiles.side {wanted.tiles.side}")
+    if wanted.tiles is None and min(height, width) * 2 < wanted.size:
+        raise UnusableError(
+            "image_too_small",
+            f"it is {width}x{height}, less than half of size {wanted.size}: details would be invented",
+        )
+
+
+def _pieces(
+    item: Item, pixels: Pixels, wanted: Prepare, alone: bool, left_out: list[LeftOut]
+) -> Iterator[tuple[str | None, Box | None, Pixels]]:
+    if wanted.tiles is None:
+        yield item.split, None, whole(pixels, wanted)
+        return
+    height, width = pixels.image.shape[:2]
+    regions: Sequence[tuple[str | None, Box]] = [(item.split, Box(0, 0, width, height))]
+    if alone:
+        regions = by_region(width, height, wanted.tiles.side, wanted.split)
+    placed = [
+        (split, box) for split, region in regions for box in boxes(region, wanted.tiles.side, wanted.tiles.stride)
+    ]
+    grey = with_channels(pixels.image, 1)
+    filled = [(split, box) for split, box in placed if foreground(box.cut(grey)) >= wanted.tiles.minimum_foreground]
+    if len(filled) < len(placed):
+        background = len(placed) - len(filled)
+        detail_text = (
+            f"{background} of {len(placed)} details have less than {wanted.tiles.minimum_foreground} "
+            f"of their pixels above grey level {FOREGROUND_LEVEL}"
+        )
+        left_out.append(LeftOut(item.name, "little_foreground", detail_text, images=background))
+    for split, box in filled:
+        yield split, box, detail(pixels, box, wanted)
+
+
+def assign(cuttings: Cuttings, wanted: Prepare) -> tuple[list[str], str]:
+    """The split of every row, and in words how it was made."""
+    given = [split for split in cuttings.given if split is not None]
+    if len(given) == len(cuttings.rows):
+        by_place = any(row.box is not None for row in cuttings.rows)
+        return given, (
+            "by region of the one image: training bands alternate with held-out bands of validation and test cells; "
+            "no detail crosses a border"
+            if by_place
+            else "as the source gives it"
+        )
+    assert not given
+    shares = wanted.split
+    how = (
+        f"by patient, stratified by label, {shares.validation:g} validation and {shares.test:g} test, "
+        f"seed {shares.seed}; no patient is in two splits"
+    )
+    return by_patient(cuttings.rows, shares), how
+
+
+def summary(left_out: Sequence[LeftOut]) -> str:
+    """What was left out, by reason, with the first few names."""
+    reasons: dict[str, list[LeftOut]] = {}
+    for left in left_out:
+        reasons.setdefault(left.reason, []).append(left)
+    parts = []
+    for reason, members in sorted(reasons.items()):
+        names = ", ".join(left.name for left in members[:NAMES_SHOWN])
+        more = ", ..." if len(members) > NAMES_SHOWN else ""
+        parts.append(f"{sum(left.images for left in members)} {reason} ({names}{more})")
+    return "; ".join(parts) or "none"

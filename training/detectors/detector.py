@@ -1,0 +1,73 @@
+"""A whole detector: image in, calibrated probability, typicality and heatmap out. What is exported."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contracts.imaging import ImageSpec
+from training.detectors.calibration import Calibration
+from training.detectors.linear_evidence import LinearEvidence
+from training.detectors.residual_network import ResidualNetwork
+from training.detectors.typicality import Typicality
+from training.params import ParamsError
+
+KINDS = ("linear_evidence", "residual_network")
+
+
+class Detector(nn.Module):
+    """uint8 [N, H, W, C] to synthetic_probability [N], typicality [N], heatmap [N, h, w], all float32."""
+
+    slope: Tensor
+    offset: Tensor
+
+    def __init__(self, scorer: nn.Module, typicality: Typicality, calibration: Calibration) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.typicality = typicality
+        self.register_buffer("slope", torch.tensor(calibration.slope, dtype=torch.float32))
+        self.register_buffer("offset", torch.tensor(calibration.offset, dtype=torch.float32))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images = image.permute(0, 3, 1, 2).float() / 255
+        logits, heatmap = self.scorer(images)
+        return torch.sigmoid(self.slope * logits + self.offset), self.typicality(images), self.slope * heatmap
+
+
+def scorer(kind: str, image: ImageSpec, width: int) -> nn.Module:
+    """An untrained scorer of a kind: images float [N, C, H, W] in [0, 1] to log-odds [N] and heatmap.
+
+    Raises:
+        ParamsError: for a kind that does not exist.
+    """
+    if kind == "linear_evidence":
+        return LinearEvidence(image)
+    if kind == "residual_network":
+        return ResidualNetwork(image, width)
+    raise ParamsError(f"detector {kind!r} is unknown; valid: {', '.join(KINDS)}")
+
+
+def save(path: Path, detector: Detector, kind: str, image: ImageSpec, width: int) -> None:
+    """Write a detector with all that is needed to build it again."""
+    torch.save({"kind": kind, "image": asdict(image), "width": width, "weights": detector.state_dict()}, path)
+
+
+def load(path: Path) -> tuple[Detector, str]:
+    """A detector in evaluation mode, and its kind."""
+    stored = torch.load(path, weights_only=True)
+    image = ImageSpec(**stored["image"])
+    detector = Detector(scorer(stored["kind"], image, stored["width"]), Typicality(image), Calibration(1, 0))
+    detector.load_state_dict(stored["weights"])
+    return detector.eval(), stored["kind"]
+
+
+@torch.inference_mode()
+def judge(detector: nn.Module, images: np.ndarray, batch_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and typicalities, each float [N], of uint8 images [N, H, W, C]."""
+    parts = [
+        detector(torch.from_numpy(np.array(images[start : start + batch_size])))[:2]
+        for start in range(0, len(images), batch_size)
+    ]
+    return torch.cat([part[0] for part in parts]).numpy(), torch.cat([part[1] for part in parts]).numpy()

@@ -1,0 +1,117 @@
+"""How well real and synthetic are told apart, each number with a bootstrap confidence interval."""
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.metrics import roc_auc_score, roc_curve
+
+CONFIDENCE = 0.95
+FALSE_POSITIVE_RATES = (0.01, 0.05)
+CALIBRATION_BINS = 10
+MINIMUM_PATIENTS = 10
+"""With fewer held-out patients than this, images are resampled instead of patients, and the report says so."""
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""Of (synthetic bool [N], probability of being synthetic [N])."""
+
+
+def area_under_curve(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
+    """Area under the ROC curve."""
+    return float(roc_auc_score(synthetic, probabilities))
+
+
+def equal_error_rate(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
+    """The error rate where false positives and false negatives are equal, interpolated on the ROC curve."""
+    false_positive, true_positive, _ = roc_curve(synthetic, probabilities, drop_intermediate=False)
+    gap = 1 - true_positive - false_positive
+    after = int(np.argmax(gap <= 0))
+    if after == 0:
+        return float(false_positive[0])
+    share = gap[after - 1] / (gap[after - 1] - gap[after])
+    return float(false_positive[after - 1] + share * (false_positive[after] - false_positive[after - 1]))
+
+
+def true_positive_rate_at(false_positive_rate: float, synthetic: np.ndarray, probabilities: np.ndarray) -> float:
+    """Share of synthetic images found at the largest threshold-free false positive rate not above the given one."""
+    false_positive, true_positive, _ = roc_curve(synthetic, probabilities, drop_intermediate=False)
+    return float(true_positive[false_positive <= false_positive_rate].max())
+
+
+def calibration_error(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error over ten equally wide bins (Naeini et al., AAAI 2015)."""
+    return float(sum(share * abs(stated - found) for share, stated, found in reliability(synthetic, probabilities)))
+
+
+def reliability(synthetic: np.ndarray, probabilities: np.ndarray) -> list[tuple[float, float, float]]:
+    """(share of images, mean stated probability, share found synthetic) of every bin that is not empty."""
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    rows = []
+    for index in np.unique(bins):
+        inside = bins == index
+        rows.append((float(inside.mean()), float(probabilities[inside].mean()), float(synthetic[inside].mean())))
+    return rows
+
+
+def brier_score(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared error of the probability."""
+    return float(((probabilities - synthetic) ** 2).mean())
+
+
+METRICS: dict[str, Metric] = {
+    "auc": area_under_curve,
+    "equal_error_rate": equal_error_rate,
+    "tpr_at_1_percent_fpr": lambda synthetic, probabilities: true_positive_rate_at(0.01, synthetic, probabilities),
+    "calibration_error": calibration_error,
+    "brier_score": brier_score,
+}
+
+
+def with_intervals(
+    synthetic: np.ndarray, probabilities: np.ndarray, patients: np.ndarray, rounds: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Every metric with the bounds `low` and `high` of its 95 % percentile bootstrap interval.
+
+    Real images are resampled by patient (synthetic ones are independent), so details of one patient count
+    together; with fewer than ten patients by image. `patients` [N] names a group for every image.
+    """
+    random = np.random.default_rng(seed)
+    real_groups = _groups(patients, ~synthetic)
+    fake_rows = np.flatnonzero(synthetic)
+    draws: dict[str, list[float]] = {name: [] for name in METRICS}
+    for _ in range(rounds):
+        real = np.concatenate(
+            [real_groups[index] for index in random.integers(len(real_groups), size=len(real_groups))]
+        )
+        rows = np.concatenate([real, fake_rows[random.integers(len(fake_rows), size=len(fake_rows))]])
+        for name, metric in METRICS.items():
+            draws[name].append(metric(synthetic[rows], probabilities[rows]))
+    tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+    report = {}
+    for name, metric in METRICS.items():
+        low, high = np.quantile(draws[name], tails)
+        report[name] = {"value": metric(synthetic, probabilities), "low": float(low), "high": float(high)}
+    return report
+
+
+def operating_points(synthetic: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:
+    """Thresholds with their false and true positive rates, at 1 % and 5 % false positives."""
+    false_positive, true_positive, levels = roc_curve(synthetic, probabilities, drop_intermediate=False)
+    points = []
+    for rate in FALSE_POSITIVE_RATES:
+        row = int(np.flatnonzero(false_positive <= rate)[-1])
+        points.append(
+            {
+                "threshold": float(min(1.0, levels[row])),
+                "false_positive_rate": float(false_positive[row]),
+                "true_positive_rate": float(true_positive[row]),
+            }
+        )
+    return points
+
+
+def _groups(patients: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
+    rows = np.flatnonzero(chosen)
+    names = np.unique(patients[rows])
+    if len(names) < MINIMUM_PATIENTS:
+        return list(rows[:, None])
+    return [rows[patients[rows] == name] for name in names]

@@ -1,0 +1,96 @@
+"""The figures of the evaluation, as PNG files without dates so that they can be cached."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from contracts.imaging import grid
+from training.evaluation.detection import reliability
+
+COLUMNS = 8
+ROWS = 6
+PAIRS = 8
+
+
+def real_beside_synthetic(real: np.ndarray, synthetic: np.ndarray, path: Path) -> None:
+    """Held-out real images on the left, generated ones on the right, neither chosen; uint8 [N, H, W, C]."""
+    count = COLUMNS * ROWS
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    for axes, images, title in zip(
+        figure.subplots(1, 2), (_spread(real, count), synthetic[:count]), ("real, held out", "synthetic"), strict=True
+    ):
+        _show(axes, grid(images, COLUMNS))
+        axes.set_title(title)
+    _save(figure, path)
+
+
+def closest_pairs(synthetic: np.ndarray, neighbours: np.ndarray, distances: np.ndarray, path: Path) -> None:
+    """The generated images nearest to the training set, above their nearest training images; uint8 [N, H, W, C]."""
+    order = np.argsort(distances)[:PAIRS]
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    axes = figure.subplots()
+    _show(axes, grid(np.concatenate([synthetic[order], neighbours[order]]), len(order)))
+    axes.set_title(f"closest pairs: synthetic above its nearest training image ({distances[order[0]]:.1f} grey levels)")
+    _save(figure, path)
+
+
+def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    """ROC curves by detector, of (synthetic bool [N], probability [N]); false positives on a logarithmic axis too."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    linear, logarithmic = figure.subplots(1, 2)
+    for name, (synthetic, probabilities) in curves.items():
+        false_positive, true_positive, _ = roc_curve(synthetic, probabilities, drop_intermediate=False)
+        linear.plot(false_positive, true_positive, label=name)
+        logarithmic.semilogx(np.maximum(false_positive, 1e-3), true_positive, label=name)
+    for axes in (linear, logarithmic):
+        axes.set(xlabel="false positive rate", ylabel="true positive rate", ylim=(-0.02, 1.02))
+        axes.grid(alpha=0.3)
+    linear.legend()
+    _save(figure, path)
+
+
+def reliability_diagram(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    """Stated probability against the share found synthetic, by detector; a point's area is its share of images."""
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="grey", linewidth=1)
+    for name, (synthetic, probabilities) in curves.items():
+        shares, stated, found = zip(*reliability(synthetic, probabilities), strict=True)
+        axes.plot(stated, found, alpha=0.4)
+        axes.scatter(stated, found, s=[20 + 300 * share for share in shares], alpha=0.6, label=name)
+    axes.set(xlabel="stated probability", ylabel="share synthetic", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+    axes.legend()
+    _save(figure, path)
+
+
+def losses(rows: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Losses over training images by recipe, from the rows of `stats.jsonl`."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for recipe, stats in rows.items():
+        seen = [row["images"] for row in stats]
+        for name in ("discriminator_loss", "generator_loss"):
+            axes.plot(seen, [row[name] for row in stats], label=f"{recipe}: {name.replace('_', ' ')}")
+    axes.set(xlabel="training images seen", ylabel="loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _spread(images: np.ndarray, count: int) -> np.ndarray:
+    """Evenly spread over the set, since neighbouring rows may be neighbouring details of one image."""
+    rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+    return np.asarray(images[rows])
+
+
+def _show(axes: mpl.axes.Axes, sheet: np.ndarray) -> None:
+    axes.imshow(sheet[..., 0] if sheet.shape[2] == 1 else sheet, cmap="gray", vmin=0, vmax=255)
+    axes.set_axis_off()
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -1,0 +1,36 @@
+"""Where each stage leaves its work, relative to the repository: stage, section of params.yaml and folder agree."""
+
+from pathlib import Path
+
+
+def prepared(dataset: str) -> Path:
+    return Path("data/prepared") / dataset
+
+
+def gan(dataset: str, recipe: str) -> Path:
+    return Path("data/gans") / dataset / recipe
+
+
+def checkpoints(dataset: str, recipe: str) -> Path:
+    """Of a training in progress; no stage's output, so that a stopped run keeps it."""
+    return Path("checkpoints") / f"{dataset}-{recipe}"
+
+
+def samples(dataset: str, recipe: str) -> Path:
+    return Path("data/samples") / dataset / recipe
+
+
+def detectors(dataset: str) -> Path:
+    return Path("data/detectors") / dataset
+
+
+def evaluation(dataset: str) -> Path:
+    return Path("reports/evaluation") / dataset
+
+
+def release(dataset: str) -> Path:
+    return Path("models") / dataset
+
+
+def registry(dataset: str) -> Path:
+    return Path("reports/registry") / f"{dataset}.json"

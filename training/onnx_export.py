@@ -1,0 +1,131 @@
+"""Torch to ONNX in the release's form: one file, any batch size, uint8 pixels; then the proof that both agree."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from contracts.errors import VerisynthError
+from training.detectors.detector import Detector
+
+BATCH_SIZES = (1, 3, 8)
+GENERATOR_TOLERANCE_LEVELS = 1
+"""Grey levels by which a pixel may differ: a value on the border of two levels may round either way."""
+DETECTOR_TOLERANCE = 1e-3
+"""Largest difference of probabilities, typicalities and heatmap cells (relative where larger than one)."""
+
+
+class ExportError(VerisynthError):
+    """A graph that does not do what its original does."""
+
+
+class GeneratorGraph(nn.Module):
+    """latent float32 [N, Z] to image uint8 [N, H, W, C]: the generator with the one quantiser behind it."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, latent: Tensor) -> Tensor:
+        levels = (self.generator(latent) * 127.5 + 127.5).clamp(0, 255)
+        image: Tensor = levels.round().permute(0, 2, 3, 1).to(torch.uint8)
+        return image
+
+
+def export_generator(generator: nn.Module, latent_size: int, path: Path) -> None:
+    """Write `generator.onnx`."""
+    _export(GeneratorGraph(generator), torch.zeros(2, latent_size), "latent", ["image"], path)
+
+
+def export_detector(detector: Detector, size: int, channels: int, path: Path) -> None:
+    """Write `detector.onnx`."""
+    example = torch.zeros(2, size, size, channels, dtype=torch.uint8)
+    _export(detector, example, "image", ["synthetic_probability", "typicality", "heatmap"], path)
+
+
+def check_generator(path: Path, original: Callable[[np.ndarray], np.ndarray], latent: np.ndarray) -> float:
+    """Largest difference in grey levels between the graph and its original over all batch sizes.
+
+    `original` maps latents float32 [N, Z] to uint8 [N, H, W, C].
+
+    Raises:
+        ExportError: above the tolerance.
+    """
+    session = _session(path)
+    worst = 0.0
+    for size in BATCH_SIZES:
+        (found,) = session.run(["image"], {"latent": latent[:size]})
+        worst = max(worst, float(np.abs(found.astype(int) - original(latent[:size]).astype(int)).max()))
+    if worst > GENERATOR_TOLERANCE_LEVELS:
+        raise ExportError(
+            f"{path} differs from its original by {worst} grey levels, allowed {GENERATOR_TOLERANCE_LEVELS}"
+        )
+    return worst
+
+
+def check_detector(path: Path, originals: dict[str, Callable[[np.ndarray], np.ndarray]], images: np.ndarray) -> float:
+    """Largest difference between the graph's outputs and their originals over all batch sizes.
+
+    `originals` maps an output's name to a function of uint8 images [N, H, W, C].
+
+    Raises:
+        ExportError: above the tolerance, or where an output is not finite.
+    """
+    session = _session(path)
+    worst = 0.0
+    for name, original in originals.items():
+        for size in BATCH_SIZES:
+            for start in range(0, len(images) - size + 1, size):
+                batch = images[start : start + size]
+                (found,) = session.run([name], {"image": batch})
+                expected = original(batch)
+                if not np.isfinite(found).all():
+                    raise ExportError(f"{path} gives values of {name} that are not finite")
+                difference = np.abs(found - expected) / np.maximum(1, np.abs(expected))
+                worst = max(worst, float(difference.max()))
+                if worst > DETECTOR_TOLERANCE:
+                    raise ExportError(
+                        f"{path}: {name} differs from its original by {worst:.2e}, allowed {DETECTOR_TOLERANCE}"
+                    )
+    return worst
+
+
+def edge_images(size: int, channels: int) -> np.ndarray:
+    """Images on which formulas break: black, white, grey, one colour, noise; uint8 [8, size, size, channels]."""
+    random = np.random.default_rng(0)
+    constants = [np.full((size, size, channels), level, dtype=np.uint8) for level in (0, 255, 128)]
+    colour = np.zeros((size, size, channels), dtype=np.uint8)
+    colour[..., 0] = 200
+    noise = list(random.integers(0, 256, (4, size, size, channels), dtype=np.uint8))
+    return np.stack([*constants, colour, *noise])
+
+
+def _export(module: nn.Module, example: Tensor, name: str, outputs: list[str], path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1)
+    torch.onnx.export(
+        module.eval().cpu(),
+        (example,),
+        path,
+        input_names=[name],
+        output_names=outputs,
+        dynamic_shapes=({0: batch},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    graph = onnx.load(path)
+    del graph.metadata_props[:]
+    for node in graph.graph.node:
+        # Stack traces of the exporting machine: they name its folders and change with every comment.
+        node.doc_string = ""
+        del node.metadata_props[:]
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, path)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

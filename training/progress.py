@@ -1,0 +1,18 @@
+"""Progress bars on the terminal; in a log file, a line now and then."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+def bar(total: int, description: str, unit: str, initial: int = 0) -> Any:
+    """A tqdm bar: what is being done, how much of it, and the time left."""
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        initial=initial,
+        dynamic_ncols=True,
+        mininterval=0.5 if sys.stderr.isatty() else 20,
+    )

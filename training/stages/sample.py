@@ -1,0 +1,42 @@
+"""Stage sample@D-R: generated images for detectors and evaluation.  python -m training.stages.sample D R
+
+Leaves uint8 arrays `train.npy`, `validation.npy` and `test.npy`: disjoint index ranges of one seed.
+"""
+
+import argparse
+import shutil
+
+import numpy as np
+
+from training import device, folders, params, progress
+from training.gans import recipes
+from training.stages.border import border
+
+SPLITS = ("train", "validation", "test")
+
+
+def sample(dataset: str, recipe: str) -> None:
+    """Generate the images of all three splits."""
+    settings = params.load().sample
+    generator, _, recipe_settings = recipes.load_generator(folders.gan(dataset, recipe) / recipes.GENERATOR_FILE)
+    generator.to(device.choose())
+    out = folders.samples(dataset, recipe)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    counts = {split: getattr(settings, split) for split in SPLITS}
+    start = 0
+    with progress.bar(sum(counts.values()), f"sampling {recipe} of {dataset}", "images") as bar:
+        for split, count in counts.items():
+            images = recipes.generate(generator, recipe_settings.latent_size, settings.seed, start, count)
+            np.save(out / f"{split}.npy", images)
+            start += count
+            bar.update(count)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset")
+    parser.add_argument("recipe")
+    arguments = parser.parse_args()
+    with border("sample", f"{arguments.dataset}-{arguments.recipe}"):
+        sample(arguments.dataset, arguments.recipe)
