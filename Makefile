@@ -1,6 +1,7 @@
 # One command list for people and for CI. Needs Python 3.11 or newer, make and git; nothing else.
 PYTHON ?= python3
 PORT ?= 3000
+HOST ?= 127.0.0.1
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -25,7 +26,7 @@ repro: setup ## run the pipeline: only what changed
 
 serve: setup ## serve what is in models/
 	@echo "Verisynth is starting on http://localhost:$(PORT)"
-	bentoml serve serving.service:Verisynth --port $(PORT) --timeout-graceful-shutdown 30
+	bentoml serve serving.service:Verisynth --host $(HOST) --port $(PORT) --timeout-graceful-shutdown 30
 
 test: setup ## all tests
 	pytest

@@ -22,6 +22,7 @@ FILE_NAME = "manifest.json"
 GENERATOR = "generator.onnx"
 DETECTOR = "detector.onnx"
 REFERENCE = "reference.npz"
+VERDICTS = ("real", "synthetic", "uncertain", "out_of_scope")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Thresholds:
     typicality: float
 
     def verdict(self, synthetic_probability: float, typicality: float) -> str:
-        """`out_of_scope`, `synthetic`, `real` or `uncertain`."""
+        """One of `VERDICTS`."""
         if typicality < self.typicality:
             return "out_of_scope"
         if synthetic_probability >= self.synthetic:

@@ -17,15 +17,16 @@ def image_statistics(images: np.ndarray) -> dict[str, np.ndarray]:
     horizontal and vertical neighbours; saturation: mean over pixels of the largest minus the
     smallest channel (0 for grey images).
     """
-    pixels = images.astype(np.float32)
-    grey = pixels.mean(axis=3)
+    # Reductions over whole planes; over a last axis of three, numpy takes ten times as long.
+    planes = np.ascontiguousarray(np.moveaxis(images, 3, 0))
+    grey = planes.sum(axis=0, dtype=np.float32) / np.float32(len(planes))
     across = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
     down = np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2))
     return {
         "brightness": grey.mean(axis=(1, 2)),
         "contrast": grey.std(axis=(1, 2)),
         "sharpness": (across + down) / 2,
-        "saturation": (pixels.max(axis=3) - pixels.min(axis=3)).mean(axis=(1, 2)),
+        "saturation": (planes.max(axis=0) - planes.min(axis=0)).mean(axis=(1, 2), dtype=np.float32),
     }
 
 

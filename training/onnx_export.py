@@ -1,5 +1,7 @@
 """Torch to ONNX in the release's form: one file, any batch size, uint8 pixels; then the proof that both agree."""
 
+import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,17 +108,20 @@ def edge_images(size: int, channels: int) -> np.ndarray:
 
 def _export(module: nn.Module, example: Tensor, name: str, outputs: list[str], path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
-    torch.onnx.export(
-        module.eval().cpu(),
-        (example,),
-        path,
-        input_names=[name],
-        output_names=outputs,
-        dynamic_shapes=({0: batch},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    # The exporter warns of the absence of torchvision, which is not used, and of its own deprecations.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        torch.onnx.export(
+            module.eval().cpu(),
+            (example,),
+            path,
+            input_names=[name],
+            output_names=outputs,
+            dynamic_shapes=({0: batch},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     graph = onnx.load(path)
     del graph.metadata_props[:]
     for node in graph.graph.node:

@@ -1,5 +1,6 @@
 """A whole detector: image in, calibrated probability, typicality and heatmap out. What is exported."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.imaging import ImageSpec
+from contracts.manifest import Thresholds
 from training.detectors.calibration import Calibration
 from training.detectors.linear_evidence import LinearEvidence
 from training.detectors.residual_network import ResidualNetwork
@@ -61,6 +63,17 @@ def load(path: Path) -> tuple[Detector, str]:
     detector = Detector(scorer(stored["kind"], image, stored["width"]), Typicality(image), Calibration(1, 0))
     detector.load_state_dict(stored["weights"])
     return detector.eval(), stored["kind"]
+
+
+def save_thresholds(folder: Path, kind: str, thresholds: Thresholds) -> None:
+    """Write a detector's thresholds beside it."""
+    text = json.dumps(asdict(thresholds), indent=2)
+    (folder / f"{kind}.thresholds.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_thresholds(folder: Path, kind: str) -> Thresholds:
+    """A detector's thresholds."""
+    return Thresholds(**json.loads((folder / f"{kind}.thresholds.json").read_text(encoding="utf-8")))
 
 
 @torch.inference_mode()

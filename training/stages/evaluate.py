@@ -14,6 +14,7 @@ import torch
 
 from contracts.errors import VerisynthError
 from contracts.imaging import decode, encode_png, to_signed_unit
+from contracts.manifest import VERDICTS, Thresholds
 from training import folders, params, progress, tracking
 from training.data import prepared
 from training.detectors import corruptions, detector
@@ -130,17 +131,24 @@ def _detectors(
             )
             for name, corrupt in corruptions.FIXED.items()
         }
+        limits = detector.load_thresholds(folders.detectors(dataset), kind)
         noise = np.random.default_rng(settings.seed).integers(0, 256, (64, *images.shape[1:]), dtype=np.uint8)
-        numbers["mean_typicality"] = {
-            "real": float(typicality[~synthetic].mean()),
-            "synthetic": float(typicality[synthetic].mean()),
-            "noise": float(detector.judge(model, noise)[1].mean()),
+        numbers["verdicts"] = {
+            "real": _verdicts(limits, probabilities[~synthetic], typicality[~synthetic]),
+            "synthetic": _verdicts(limits, probabilities[synthetic], typicality[synthetic]),
+            "noise": _verdicts(limits, *detector.judge(model, noise)),
         }
         report["kinds"][kind] = numbers
     champion: dict[str, str] = json.loads((folders.detectors(dataset) / SELECTION).read_text(encoding="utf-8"))
     figures.roc(curves, out / FIGURES / "roc.png")
     figures.reliability_diagram(curves, out / FIGURES / "reliability.png")
     return report | champion
+
+
+def _verdicts(limits: Thresholds, probabilities: np.ndarray, typicality: np.ndarray) -> dict[str, float]:
+    """Share of each verdict."""
+    given = [limits.verdict(float(p), float(t)) for p, t in zip(probabilities, typicality, strict=True)]
+    return {verdict: given.count(verdict) / len(given) for verdict in VERDICTS}
 
 
 def _control(dataset: str, champion: str, real: np.ndarray) -> dict[str, float]:

@@ -8,6 +8,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,6 @@ def _document(
 ) -> dict[str, Any]:
     """The manifest without files and version."""
     info, spec = prepared.read_dataset(folders.prepared(dataset)), entry.prepare.image
-    thresholds = (folders.detectors(dataset) / f"{kind}.thresholds.json").read_text(encoding="utf-8")
     image = {"dtype": "uint8", "shape": ["N", spec.size, spec.size, spec.channels]}
     scores = report["detectors"]["kinds"][kind]
     return {
@@ -115,7 +115,7 @@ def _document(
         },
         "detector": {
             "kind": kind,
-            "thresholds": json.loads(thresholds),
+            "thresholds": asdict(detector.load_thresholds(folders.detectors(dataset), kind)),
             "operating_points": scores["operating_points"],
             "inputs": {"image": image},
             "outputs": {

@@ -90,7 +90,7 @@ def train_detector(dataset: str) -> None:
             detector.save(out / f"{kind}.pt", whole, kind, spec, settings.width)
             probabilities, typical = detector.judge(whole, held_out)
             limits = calibration.thresholds(probabilities, held_out_synthetic, typical, settings.error_share)
-            (out / f"{kind}.thresholds.json").write_text(json.dumps(asdict(limits), indent=2) + "\n", encoding="utf-8")
+            detector.save_thresholds(out, kind, limits)
         champion = max(aucs, key=lambda kind: (round(aucs[kind], 4), kind == "linear_evidence"))
         (out / SELECTION).write_text(json.dumps({"champion": champion}) + "\n", encoding="utf-8")
         (out / tracking.METRICS).write_text(json.dumps({"validation_auc": aucs}, indent=2) + "\n", encoding="utf-8")

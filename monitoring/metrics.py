@@ -1,0 +1,104 @@
+"""The metrics of the service, and their exposition across worker processes.
+
+Every name, its labels and its meaning are told in `docs/monitoring.md`. Label values are bounded: models
+served, verdicts, refusal codes, route templates; never a path or a value that a client chose.
+"""
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from contracts.manifest import VERDICTS
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+PROBABILITIES = tuple(step / 20 for step in range(1, 21))
+MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Metrics:
+    """All metrics of one process, registered in `registry`.
+
+    Gauges name how the values of several workers become one: the largest, or the one set last.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.generated_images = Counter(
+            "verisynth_generated_images_total", "Images generated.", ["model"], registry=registry
+        )
+        self.authenticity_checks = Counter(
+            "verisynth_authenticity_checks_total", "Images judged.", ["model", "verdict"], registry=registry
+        )
+        self.synthetic_probability = Histogram(
+            "verisynth_synthetic_probability",
+            "Calibrated probability that a judged image is synthetic.",
+            ["model"],
+            buckets=PROBABILITIES,
+            registry=registry,
+        )
+        self.inference_seconds = Histogram(
+            "verisynth_inference_seconds",
+            "Time in the runtime: kind generate is one batch, kind judge is one image.",
+            ["model", "kind"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.requests = Counter(
+            "verisynth_requests_total", "HTTP requests answered.", ["route", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "verisynth_request_seconds",
+            "Time from the first byte of a request to the last of its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.rejected_requests = Counter(
+            "verisynth_rejected_requests_total", "Requests refused, by error code.", ["reason"], registry=registry
+        )
+        self.input_drift = Gauge(
+            "verisynth_input_drift",
+            "Population stability index of recent uploads against the training images; 0 until enough were seen.",
+            ["model", "feature"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "verisynth_model_info",
+            "1 for each model served.",
+            ["model", "version", "provider"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.refused_releases = Gauge(
+            "verisynth_refused_releases",
+            "Release folders that are not served because they are incomplete, altered or do not run.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+
+    def announce(self, model: str, version: str, provider: str, features: tuple[str, ...]) -> None:
+        """Start the series of a model at zero, so that the first event already counts as an increase."""
+        self.model_info.labels(model, version, provider).set(1)
+        self.generated_images.labels(model)
+        self.synthetic_probability.labels(model)
+        for verdict in VERDICTS:
+            self.authenticity_checks.labels(model, verdict)
+        for kind in ("generate", "judge"):
+            self.inference_seconds.labels(model, kind)
+        for feature in features:
+            self.input_drift.labels(model, feature).set(0)
+
+    def exposition(self) -> bytes:
+        """Prometheus text of all worker processes, or of this one where there are no others."""
+        if MULTIPROCESS_FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+    def retire(self) -> None:
+        """Take the gauges of this ending process out of the exposition; its counts stay."""
+        if MULTIPROCESS_FOLDER in os.environ:
+            mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]

@@ -1,0 +1,63 @@
+"""Every way in which the service says no: one code, one HTTP status, one sentence.
+
+The codes are the `code` of the error envelope, the `reason` of `verisynth_rejected_requests_total`
+and the error table of the OpenAPI document.
+
+A refusal travels through the ASGI layers as plain text with its code in a header, like the errors of
+Starlette and BentoML (which have none); `serving.edge` makes the JSON envelope of both.
+"""
+
+from starlette.exceptions import HTTPException
+
+CODE_HEADER = "x-verisynth-code"
+
+STATUSES = {
+    "bad_request": 400,
+    "malformed_json": 400,
+    "malformed_multipart": 400,
+    "not_found": 404,
+    "unknown_model": 404,
+    "method_not_allowed": 405,
+    "body_too_large": 413,
+    "image_too_large": 413,
+    "unsupported_media_type": 415,
+    "unsupported_format": 415,
+    "invalid_request": 422,
+    "model_required": 422,
+    "unknown_label": 422,
+    "not_an_image": 422,
+    "broken_image": 422,
+    "image_too_small": 422,
+    "several_frames": 422,
+    "unsupported_pixels": 422,
+    "internal_error": 500,
+    "not_ready": 503,
+    "overloaded": 503,
+    "model_refused": 503,
+    "model_failure": 503,
+    "timeout": 504,
+}
+
+DEFAULT_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 503: "not_ready", 504: "timeout"}
+
+# Said in the place of a library's own words.
+DEFAULT_MESSAGES = {
+    "not_found": "there is nothing at this path; /docs lists the routes",
+    "method_not_allowed": "this path does not take this method; /docs lists the routes",
+    "internal_error": "an unexpected error; tell the operator the request id",
+}
+
+
+class Refusal(HTTPException):
+    """A request that is not answered; `code` is one of `STATUSES`, `message` says what to do."""
+
+    def __init__(self, code: str, message: str) -> None:
+        # A client's lone surrogates must not make the answer unwritable.
+        writable = message.encode("utf-8", "backslashreplace").decode("utf-8")
+        super().__init__(STATUSES[code], writable, {CODE_HEADER: code})
+        self.code = code
+
+
+def default_code(status: int) -> str:
+    """The code of an error that a library raised with no more than an HTTP status."""
+    return DEFAULT_CODES.get(status, "bad_request" if status < 500 else "internal_error")

@@ -1,0 +1,153 @@
+"""What a client asks for, parsed strictly: wrong types, unknown names and missing parts are refused by name."""
+
+import json
+import reprlib
+from dataclasses import dataclass
+from typing import Any
+
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from serving.formats import FORMATS
+from serving.refusals import Refusal
+
+MAXIMUM_COUNT = 1024
+MAXIMUM_SEED = 2**63 - 1
+MODEL_NAME_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """The body of `POST /v1/generate`; None where the client leaves the choice to the service."""
+
+    count: int
+    model: str | None = None
+    seed: int | None = None
+    label: str | None = None
+    truncation: float = 1.0
+    format: str = "npz"
+
+    def __post_init__(self) -> None:
+        _check(self.model is None or type(self.model) is str, "model", self.model, "a string")
+        _check(
+            type(self.count) is int and 1 <= self.count <= MAXIMUM_COUNT,
+            "count",
+            self.count,
+            f"a whole number from 1 to {MAXIMUM_COUNT}",
+        )
+        _check(
+            self.seed is None or (type(self.seed) is int and 0 <= self.seed <= MAXIMUM_SEED),
+            "seed",
+            self.seed,
+            f"a whole number from 0 to {MAXIMUM_SEED}",
+        )
+        _check(self.label is None or type(self.label) is str, "label", self.label, "a string")
+        _check(
+            type(self.truncation) in (int, float) and 0 <= self.truncation <= 1,
+            "truncation",
+            self.truncation,
+            "a number from 0 to 1",
+        )
+        _check(
+            type(self.format) is str and self.format in FORMATS,
+            "format",
+            self.format,
+            f"one of {', '.join(FORMATS)}",
+        )
+
+
+@dataclass(frozen=True)
+class AuthenticityRequest:
+    """The parts of `POST /v1/authenticity`: the uploaded bytes, and the model where the client names one."""
+
+    image: bytes
+    model: str | None = None
+
+
+def parse_generate(body: bytes) -> GenerateRequest:
+    """JSON bytes to a request.
+
+    Raises:
+        Refusal: `malformed_json` or `invalid_request`.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refusal("malformed_json", f"the body is no JSON: {reprlib.repr(str(error))}") from error
+    if not isinstance(document, dict):
+        raise Refusal("invalid_request", f"the body is {reprlib.repr(document)}; send a JSON object")
+    known = GenerateRequest.__dataclass_fields__
+    unknown = sorted(document.keys() - known.keys())
+    if unknown:
+        raise Refusal("invalid_request", f"unknown field {reprlib.repr(unknown)}; the fields are {', '.join(known)}")
+    if "count" not in document:
+        raise Refusal("invalid_request", f"count is missing; say how many images, from 1 to {MAXIMUM_COUNT}")
+    return GenerateRequest(**document)
+
+
+async def read_generate(request: Request) -> GenerateRequest:
+    """Read and parse the JSON body.
+
+    Raises:
+        Refusal: `unsupported_media_type`, and what `parse_generate` raises.
+    """
+    _check_media_type(request, "application/json")
+    return parse_generate(await request.body())
+
+
+async def read_authenticity(request: Request) -> AuthenticityRequest:
+    """Read and check the multipart body: one file `image`, at most one text `model`, nothing else.
+
+    Raises:
+        Refusal: `unsupported_media_type`, `malformed_multipart`, `invalid_request`.
+    """
+    _check_media_type(request, "multipart/form-data")
+    try:
+        form = await request.form(max_files=1, max_fields=1, max_part_size=MODEL_NAME_BYTES)
+    except Refusal:
+        raise
+    except (HTTPException, UnicodeError) as error:
+        reason = error.detail if isinstance(error, HTTPException) else str(error)
+        raise Refusal("malformed_multipart", f"the multipart body is not taken: {reason}") from error
+    parts = form.multi_items()
+    try:
+        image, model = _parts(parts)
+        data = await image.read()
+    finally:
+        await form.close()
+    if not data:
+        raise Refusal("invalid_request", "the file image is empty")
+    return AuthenticityRequest(data, model)
+
+
+def _parts(parts: list[tuple[str, Any]]) -> tuple[UploadFile, str | None]:
+    image: UploadFile | None = None
+    model: str | None = None
+    for name, value in parts:
+        if name == "image" and isinstance(value, UploadFile):
+            image = value
+        elif name == "image":
+            raise Refusal("invalid_request", "image is a text field; send the file itself, with a file name")
+        elif name == "model" and isinstance(value, str):
+            model = value
+        elif name == "model":
+            raise Refusal("invalid_request", "model is a file; send it as a text field")
+        else:
+            raise Refusal("invalid_request", f"unknown part {reprlib.repr(name)}; the parts are image and model")
+    if image is None:
+        raise Refusal("invalid_request", "the part image is missing; send one file under that name")
+    return image, model
+
+
+def _check_media_type(request: Request, wanted: str) -> None:
+    header = request.headers.get("content-type", "")
+    media_type, _ = parse_options_header(header.encode("latin-1"))
+    if media_type != wanted.encode():
+        raise Refusal("unsupported_media_type", f"the content type is {reprlib.repr(header)}; send {wanted}")
+
+
+def _check(fine: bool, name: str, value: object, wanted: str) -> None:
+    if not fine:
+        raise Refusal("invalid_request", f"{name} is {reprlib.repr(value)}; it must be {wanted}")

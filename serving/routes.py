@@ -1,0 +1,246 @@
+"""The HTTP endpoints, as a Starlette application: read the request, call the runtime, write the answer.
+
+Errors are raised as `Refusal`; limits, request ids and the error envelope are `serving.edge`'s.
+"""
+
+import functools
+import hashlib
+import logging
+import reprlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import anyio
+import numpy as np
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from contracts.errors import ImageError
+from contracts.imaging import DecodedImage, decode
+from contracts.statistics import FEATURES
+from monitoring.drift import DriftWindow
+from monitoring.metrics import Metrics
+from serving.formats import FORMATS, Origin
+from serving.openapi import document
+from serving.refusals import Refusal
+from serving.requests import read_authenticity, read_generate
+from serving.runtime import BATCH_SIZE, Catalogue, Judgement, Model, ModelError, Samples
+from serving.settings import Settings
+
+Answer = TypeVar("Answer")
+
+logger = logging.getLogger(__name__)
+
+
+class Endpoints:
+    """The endpoints of one worker process, over the models it has loaded."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.catalogue = Catalogue(settings.models_folder)
+        self._windows: dict[str, DriftWindow] = {}
+
+    def application(self) -> Starlette:
+        """All routes but BentoML's own `/livez` and `/readyz`."""
+        web = Path(__file__).parent / "web"
+        return Starlette(
+            routes=[
+                Route("/", functools.partial(_file, web / "index.html"), methods=["GET"]),
+                Route("/docs", functools.partial(_file, web / "docs.html"), methods=["GET"]),
+                Route("/openapi.json", self.openapi, methods=["GET"]),
+                Route("/metrics", self.expose_metrics, methods=["GET"]),
+                Route("/v1/models", self.list_models, methods=["GET"]),
+                Route("/v1/models/{name}", self.show_model, methods=["GET"]),
+                Route("/v1/generate", self.generate, methods=["POST"]),
+                Route("/v1/authenticity", self.authenticity, methods=["POST"]),
+                Mount("/web", StaticFiles(directory=web)),
+            ]
+        )
+
+    def load(self) -> None:
+        """Load, check and warm all models; blocks until they are ready."""
+        self.catalogue = Catalogue.load(self.settings.models_folder, self.settings.threads, self.settings.require_gpu)
+        self.metrics.refused_releases.set(len(self.catalogue.refused))
+        for model in self.catalogue.models.values():
+            self.metrics.announce(model.name, model.version, model.provider, FEATURES)
+            self._windows[model.name] = DriftWindow(model.reference, self.settings.drift_window)
+
+    @functools.cached_property
+    def _threads(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(self.settings.concurrency)
+
+    @functools.cached_property
+    def _places(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(self.settings.maximum_requests)
+
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(document())
+
+    async def expose_metrics(self, _: Request) -> Response:
+        text = await anyio.to_thread.run_sync(self.metrics.exposition)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def list_models(self, _: Request) -> Response:
+        models = [_description(model) for model in self.catalogue.models.values()]
+        return JSONResponse({"models": models, "refused": self.catalogue.refused})
+
+    async def show_model(self, request: Request) -> Response:
+        return JSONResponse(_description(self._model(request.path_params["name"])))
+
+    async def generate(self, request: Request) -> Response:
+        """Synthetic images in the format asked for."""
+        async with self._admitted():
+            wanted = await read_generate(request)
+            model = self._model(wanted.model)
+            _check_label(model, wanted.label)
+            seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
+            parts = []
+            # One batch at a time: other requests get their turn, and a timed-out one ends after its batch.
+            for start in range(0, wanted.count, BATCH_SIZE):
+                count = min(BATCH_SIZE, wanted.count - start)
+                parts.append(await self._batch(model, seed, start, count, wanted.truncation, wanted.label))
+            origin = Origin(model.name, model.version, seed, float(wanted.truncation), wanted.label)
+            form = FORMATS[wanted.format]
+            body = await self._in_thread(lambda: form.write(Samples.joined(parts), origin))
+        self.metrics.generated_images.labels(model.name).inc(wanted.count)
+        headers = {
+            "X-Verisynth-Model": model.name,
+            "X-Verisynth-Version": model.version,
+            "X-Verisynth-Seed": str(seed),
+            "Content-Disposition": f'attachment; filename="{model.name}-{seed}.{form.extension}"',
+        }
+        return Response(body, media_type=form.media_type, headers=headers)
+
+    async def authenticity(self, request: Request) -> Response:
+        """A verdict on one uploaded image, with its evidence."""
+        async with self._admitted():
+            wanted = await read_authenticity(request)
+            model = self._model(wanted.model)
+            decoded, judgement, digest = await self._in_thread(lambda: self._judge(model, wanted.image))
+        self.metrics.authenticity_checks.labels(model.name, judgement.verdict).inc()
+        self.metrics.synthetic_probability.labels(model.name).observe(judgement.synthetic_probability)
+        # The client need not wait for the drift of its image to be measured.
+        after = BackgroundTask(self._follow_drift, model, judgement)
+        return JSONResponse(_verdict(model, decoded, judgement, digest), background=after)
+
+    async def _batch(
+        self, model: Model, seed: int, start: int, count: int, truncation: float, label: str | None
+    ) -> Samples:
+        def run() -> Samples:
+            with self.metrics.inference_seconds.labels(model.name, "generate").time():
+                return model.generate(seed, start, count, truncation, label)
+
+        return await self._in_thread(run)
+
+    def _judge(self, model: Model, data: bytes) -> tuple[DecodedImage, Judgement, str]:
+        try:
+            decoded = decode(data, self.settings.decode_limits)
+        except ImageError as error:
+            raise Refusal(error.code, str(error)) from error
+        started = perf_counter()
+        judgement = model.judge(decoded.pixels)
+        self.metrics.inference_seconds.labels(model.name, "judge").observe(perf_counter() - started)
+        return decoded, judgement, hashlib.sha256(data).hexdigest()
+
+    async def _follow_drift(self, model: Model, judgement: Judgement) -> None:
+        window = self._windows[model.name]
+        window.add(judgement.tiles[len(judgement.tiles) // 2])
+        for feature, index in window.drift().items():
+            self.metrics.input_drift.labels(model.name, feature).set(index)
+
+    def _model(self, name: str | None) -> Model:
+        models, refused = self.catalogue.models, self.catalogue.refused
+        if self.catalogue.obstacle:
+            raise Refusal("not_ready", self.catalogue.obstacle)
+        if name is None:
+            if len(models) > 1:
+                raise Refusal("model_required", f"several models are served; name one of {', '.join(models)}")
+            return next(iter(models.values()))
+        if name in refused:
+            raise Refusal("model_refused", f"{name} is not served: {refused[name]}")
+        if name not in models:
+            raise Refusal(
+                "unknown_model", f"there is no model {reprlib.repr(name)}; the models are {', '.join(models)}"
+            )
+        return models[name]
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        try:
+            self._places.acquire_nowait()
+        except anyio.WouldBlock as error:
+            raise Refusal(
+                "overloaded", f"{self.settings.maximum_requests} requests are already being answered; try again"
+            ) from error
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _in_thread(self, call: Callable[[], Answer]) -> Answer:
+        try:
+            return await anyio.to_thread.run_sync(call, limiter=self._threads)
+        except ModelError as error:
+            logger.exception("a model failed")
+            raise Refusal("model_failure", str(error)) from error
+
+
+async def _file(path: Path, _: Request) -> Response:
+    return FileResponse(path)
+
+
+def _check_label(model: Model, label: str | None) -> None:
+    labels = model.release.labels
+    if label is not None and label not in labels:
+        offer = f"its labels are {', '.join(labels)}" if labels else "it is not conditional; leave label out"
+        raise Refusal("unknown_label", f"{model.name} knows no label {reprlib.repr(label)}; {offer}")
+
+
+def _description(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "version": model.version,
+        "provider": model.provider,
+        "manifest": model.release.manifest,
+    }
+
+
+def _verdict(model: Model, decoded: DecodedImage, judgement: Judgement, digest: str) -> dict[str, Any]:
+    thresholds = model.release.thresholds
+    height, width = decoded.pixels.shape[:2]
+    return {
+        "model": model.name,
+        "model_version": model.version,
+        "verdict": judgement.verdict,
+        "synthetic_probability": judgement.synthetic_probability,
+        "thresholds": {
+            "real": thresholds.real,
+            "synthetic": thresholds.synthetic,
+            "typicality": thresholds.typicality,
+        },
+        "evidence": {
+            "detector": {
+                "kind": model.release.manifest["detector"]["kind"],
+                "tiles": len(judgement.tiles),
+                "heatmap": None if judgement.heatmap is None else _rounded(judgement.heatmap),
+            },
+            "typicality": judgement.typicality,
+            "provenance": None,
+        },
+        "image": {"format": decoded.format, "width": width, "height": height, "sha256": digest},
+    }
+
+
+def _rounded(heatmap: np.ndarray) -> list[list[float]]:
+    values: list[list[float]] = np.round(heatmap.astype(np.float64), 4).tolist()
+    return values

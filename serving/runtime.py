@@ -1,0 +1,271 @@
+"""A release as something that generates and judges: ONNX Runtime sessions behind two methods, no HTTP.
+
+catalogue = Catalogue.load(Path("models"))
+samples = catalogue.models["ihc"].generate(seed=7, start=0, count=16)
+judgement = catalogue.models["ihc"].judge(decode(data).pixels)
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from contracts.errors import ReleaseError
+from contracts.imaging import fit
+from contracts.latents import latents
+from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, Release, read_release
+from contracts.statistics import Reference
+
+BATCH_SIZE = 64
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+TENSOR_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`images` uint8 [N, H, W, C]; `masks` uint8 [N, H, W] and `labels` int64 [N] where the model has them."""
+
+    images: np.ndarray
+    masks: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+    @staticmethod
+    def joined(parts: list["Samples"]) -> "Samples":
+        """Consecutive parts as one."""
+        if len(parts) == 1:
+            return parts[0]
+        masks = [part.masks for part in parts if part.masks is not None]
+        labels = [part.labels for part in parts if part.labels is not None]
+        return Samples(
+            images=np.concatenate([part.images for part in parts]),
+            masks=np.concatenate(masks) if masks else None,
+            labels=np.concatenate(labels) if labels else None,
+        )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A detector's answer for one image.
+
+    `tiles` uint8 [K, H, W, C] is what the detector saw; `heatmap` float32 [h, w] shows where its evidence
+    lies, and is there only when the image was judged as one tile.
+    """
+
+    verdict: str
+    synthetic_probability: float
+    typicality: float
+    tiles: np.ndarray
+    heatmap: np.ndarray | None
+
+
+class ModelError(Exception):
+    """A model that broke while running, or whose answer is no number."""
+
+
+class Model:
+    """A release that is loaded, checked and warm. Its methods may be called from several threads at once."""
+
+    def __init__(
+        self,
+        release: Release,
+        generator: onnxruntime.InferenceSession,
+        detector: onnxruntime.InferenceSession,
+        reference: Reference,
+    ) -> None:
+        self.release = release
+        self.reference = reference
+        self._generator = generator
+        self._detector = detector
+        self._generator_outputs = [output.name for output in generator.get_outputs()]
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1, require_gpu: bool = False) -> "Model":
+        """Verify the release in `folder`, open its sessions with `threads` threads each, run both once.
+
+        Raises:
+            ReleaseError: an altered or missing file, a graph that breaks the contract or does not run,
+                or, with `require_gpu`, no GPU.
+        """
+        release = read_release(folder)
+        if release.name != folder.name:
+            raise ReleaseError(f"{folder} holds the release of {release.name!r}; the folder must bear its name")
+        try:
+            reference = Reference.read(folder / REFERENCE)
+        except Exception as error:  # numpy and zipfile raise many kinds on malformed files
+            raise ReleaseError(f"{folder / REFERENCE} cannot be read: {error}") from error
+        model = cls(
+            release,
+            _session(folder / GENERATOR, threads, require_gpu),
+            _session(folder / DETECTOR, threads, require_gpu),
+            reference,
+        )
+        model._check_graphs()
+        model._warm_up()
+        return model
+
+    @property
+    def name(self) -> str:
+        return self.release.name
+
+    @property
+    def version(self) -> str:
+        return self.release.version
+
+    @property
+    def provider(self) -> str:
+        """The ONNX Runtime execution provider that runs the detector."""
+        return str(self._detector.get_providers()[0])
+
+    def generate(self, seed: int, start: int, count: int, truncation: float = 1.0, label: str | None = None) -> Samples:
+        """The images `start` to `start + count - 1` of `seed`, in one run of the graph.
+
+        `truncation` in [0, 1] shrinks the latents towards the mean image. A conditional model draws
+        `label`; without one it takes its labels in turn, so image `i` has the same label in every request.
+
+        Raises:
+            ModelError: when the graph cannot be run.
+        """
+        noise = latents(seed, start, count, self.release.latent_size) * np.float32(truncation)
+        feeds = {"latent": noise}
+        labels = self._labels(start, count, label)
+        if labels is not None:
+            feeds["label"] = labels
+        outputs = self._run(self._generator, self._generator_outputs, feeds)
+        return Samples(outputs["image"], outputs.get("mask"), labels)
+
+    def judge(self, pixels: np.ndarray) -> Judgement:
+        """Judge one image, uint8 [H, W, 1 or 3] of any size.
+
+        Tiles are combined by the mean of their log-odds and the mean of their typicality.
+
+        Raises:
+            ModelError: when the graph cannot be run or answers with no number.
+        """
+        tiles = fit(pixels, self.release.image)
+        outputs = self._run(self._detector, ["synthetic_probability", "typicality", "heatmap"], {"image": tiles})
+        probability = _combined_probability(outputs["synthetic_probability"])
+        typicality = float(outputs["typicality"].mean(dtype=np.float64))
+        if not (np.isfinite(probability) and np.isfinite(typicality) and np.isfinite(outputs["heatmap"]).all()):
+            raise ModelError(f"the detector of {self.name!r} answered with no number")
+        return Judgement(
+            verdict=self.release.thresholds.verdict(probability, typicality),
+            synthetic_probability=probability,
+            typicality=typicality,
+            tiles=tiles,
+            heatmap=outputs["heatmap"][0] if len(tiles) == 1 else None,
+        )
+
+    def _labels(self, start: int, count: int, label: str | None) -> np.ndarray | None:
+        names = self.release.labels
+        if not names:
+            return None
+        if label is None:
+            return np.arange(start, start + count, dtype=np.int64) % len(names)
+        return np.full(count, names.index(label), dtype=np.int64)
+
+    def _run(
+        self, session: onnxruntime.InferenceSession, outputs: list[str], feeds: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        try:
+            return dict(zip(outputs, session.run(outputs, feeds), strict=True))
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise ModelError(f"a graph of {self.name!r} failed: {error}") from error
+
+    def _check_graphs(self) -> None:
+        generator_inputs = {"latent": "float32"} | ({"label": "int64"} if self.release.labels else {})
+        _check_tensors(self.release.folder / GENERATOR, self._generator.get_inputs(), generator_inputs, {})
+        _check_tensors(
+            self.release.folder / GENERATOR, self._generator.get_outputs(), {"image": "uint8"}, {"mask": "uint8"}
+        )
+        _check_tensors(self.release.folder / DETECTOR, self._detector.get_inputs(), {"image": "uint8"}, {})
+        outputs = {"synthetic_probability": "float32", "typicality": "float32", "heatmap": "float32"}
+        _check_tensors(self.release.folder / DETECTOR, self._detector.get_outputs(), outputs, {})
+
+    def _warm_up(self) -> None:
+        spec = self.release.image
+        shape = (2, spec.size, spec.size, spec.channels)
+        try:
+            samples = self.generate(seed=0, start=0, count=2)
+            if samples.images.shape != shape:
+                raise ReleaseError(
+                    f"{self.release.folder / GENERATOR} draws {samples.images.shape}; the manifest says {shape}"
+                )
+            self.judge(samples.images[0])
+        except ModelError as error:
+            raise ReleaseError(f"{self.release.folder} does not run: {error}") from error
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The models that are served, and why the other release folders are not."""
+
+    folder: Path
+    models: dict[str, Model] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def load(folder: Path, threads: int = 1, require_gpu: bool = False) -> "Catalogue":
+        """Every release folder in `folder`; one that cannot be trusted is left out, logged and named in `refused`."""
+        catalogue = Catalogue(folder)
+        for release_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if not release_folder.is_dir() or release_folder.name.startswith("."):
+                continue
+            try:
+                catalogue.models[release_folder.name] = Model.load(release_folder, threads, require_gpu)
+            except ReleaseError as error:
+                logger.error("release %s is not served: %s", release_folder.name, error)
+                catalogue.refused[release_folder.name] = str(error)
+        return catalogue
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing can be served; None when something can."""
+        if self.models:
+            return None
+        if self.refused:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
+            return f"every release in {self.folder} was refused: {reasons}"
+        return f"there is no model in {self.folder}; make one with `dvc repro`, then start the service again"
+
+
+def _session(path: Path, threads: int, require_gpu: bool) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin for work take the cores from the other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # ONNX Runtime lists CUDA whether or not there is a GPU, and complains loudly when it is asked for in vain.
+    wanted = CUDA in onnxruntime.get_available_providers() and any(device.exists() for device in GPU_DEVICES)
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[CUDA, CPU] if wanted else [CPU])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise ReleaseError(f"{path} cannot be loaded: {error}") from error
+    if require_gpu and CUDA not in session.get_providers():
+        raise ReleaseError(
+            f"{path} would run on the CPU, and VERISYNTH_REQUIRE_GPU is true; "
+            "start the service where ONNX Runtime finds a GPU, CUDA and cuDNN, or set it to false"
+        )
+    return session
+
+
+def _check_tensors(
+    path: Path, tensors: list[onnxruntime.NodeArg], required: dict[str, str], optional: dict[str, str]
+) -> None:
+    found = {tensor.name: tensor.type for tensor in tensors}
+    allowed = {name: TENSOR_TYPES[dtype] for name, dtype in (required | optional).items()}
+    if not (required.keys() <= found.keys() and found.items() <= allowed.items()):
+        raise ReleaseError(f"{path} has tensors {found}; the contract says {allowed}")
+
+
+def _combined_probability(probabilities: np.ndarray) -> float:
+    """The probability whose log-odds are the mean of the log-odds of float32 [K]; NaN stays NaN."""
+    if len(probabilities) == 1:
+        return float(probabilities[0])
+    clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    odds = np.log(clipped / (1 - clipped)).mean()
+    return float(1 / (1 + np.exp(-odds)))

@@ -1,0 +1,197 @@
+// The page for people: what `/` offers, over the same API that programs use.
+
+const element = (id) => document.getElementById(id);
+const VERDICTS = {
+  real: "Real",
+  synthetic: "Synthetic",
+  uncertain: "Uncertain",
+  out_of_scope: "Out of scope: unlike the images this model knows",
+};
+let models = [];
+
+async function problem(response) {
+  try {
+    return (await response.json()).error.message;
+  } catch {
+    return `The service answered ${response.status}.`;
+  }
+}
+
+function show(id, text) {
+  element(id).textContent = text;
+  element(id).hidden = !text;
+}
+
+async function busy(form, errorId, work) {
+  const buttons = [...form.querySelectorAll("button")];
+  show(errorId, "");
+  buttons.forEach((button) => (button.disabled = true));
+  form.setAttribute("aria-busy", "true");
+  try {
+    await work();
+  } catch (error) {
+    show(errorId, error instanceof TypeError ? "The service cannot be reached. Is it still running?" : error.message);
+  } finally {
+    buttons.forEach((button) => (button.disabled = false));
+    form.removeAttribute("aria-busy");
+  }
+}
+
+async function loadModels() {
+  const response = await fetch("/v1/models");
+  if (!response.ok) throw new Error(await problem(response));
+  const answer = await response.json();
+  models = answer.models;
+  const refused = Object.entries(answer.refused).map(([name, reason]) => `${name} is not served: ${reason}`);
+  if (models.length === 0) {
+    const ready = await fetch("/readyz");
+    return show("obstacle", ready.ok ? "No model is served." : await problem(ready));
+  }
+  show("obstacle", refused.join(" "));
+  element("model").replaceChildren(...models.map((model) => new Option(model.name, model.name)));
+  element("model").disabled = false;
+  document.querySelectorAll("button").forEach((button) => (button.disabled = false));
+  describe();
+  await generate();
+}
+
+function chosen() {
+  return models.find((model) => model.name === element("model").value);
+}
+
+function describe() {
+  const { manifest, version } = chosen();
+  const { size, channels } = manifest.image;
+  const kind = channels === 3 ? "colour" : "grey";
+  element("card").textContent =
+    `Version ${version}. ${size}×${size} pixels, ${kind}. Trained on: ${manifest.data.source} (${manifest.data.licence}). ` +
+    `For: ${manifest.intended_use}. ${manifest.limitations.join(" ")}`.replaceAll("..", ".");
+  const labels = manifest.generator.labels;
+  element("label-field").hidden = labels.length === 0;
+  element("label").replaceChildren(new Option("all in turn", ""), ...labels.map((label) => new Option(label, label)));
+}
+
+async function requestImages(format) {
+  const body = {
+    model: chosen().name,
+    count: element("count").valueAsNumber,
+    truncation: element("truncation").valueAsNumber,
+    format,
+  };
+  if (element("seed").value !== "") body.seed = element("seed").valueAsNumber;
+  if (element("label").value !== "") body.label = element("label").value;
+  const response = await fetch("/v1/generate", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  if (!response.ok) throw new Error(await problem(response));
+  return { response, url: URL.createObjectURL(await response.blob()) };
+}
+
+function generate() {
+  return busy(element("generate"), "generate-error", async () => {
+    const { response, url } = await requestImages("png");
+    const grid = element("grid");
+    const caption =
+      `${element("count").value} synthetic images of ${response.headers.get("X-Verisynth-Model")}, ` +
+      `version ${response.headers.get("X-Verisynth-Version")}, seed ${response.headers.get("X-Verisynth-Seed")}.`;
+    URL.revokeObjectURL(grid.src);
+    grid.src = url;
+    grid.alt = caption;
+    await grid.decode();
+    grid.classList.toggle("small", grid.naturalWidth < 640);
+    element("grid-caption").textContent = caption;
+    element("samples").hidden = false;
+  });
+}
+
+function download(format) {
+  return busy(element("generate"), "generate-error", async () => {
+    const { response, url } = await requestImages(format);
+    const link = document.createElement("a");
+    link.href = url;
+    link.download = response.headers.get("Content-Disposition").match(/filename="(.+)"/)[1];
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+  });
+}
+
+function check() {
+  return busy(element("check"), "check-error", async () => {
+    element("result").hidden = true;
+    const body = new FormData();
+    body.append("image", element("image").files[0]);
+    body.append("model", chosen().name);
+    const response = await fetch("/v1/authenticity", { method: "POST", body });
+    if (!response.ok) throw new Error(await problem(response));
+    showVerdict(await response.json());
+  });
+}
+
+function showVerdict(answer) {
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  element("verdict").textContent = VERDICTS[answer.verdict];
+  element("verdict").dataset.verdict = answer.verdict;
+  element("zone-real").style.width = `${100 * answer.thresholds.real}%`;
+  element("zone-synthetic").style.width = `${100 - 100 * answer.thresholds.synthetic}%`;
+  element("marker").style.left = `${100 * answer.synthetic_probability}%`;
+  const { detector, typicality, provenance } = answer.evidence;
+  const rows = [
+    ["Probability of synthetic", percent(answer.synthetic_probability)],
+    ["Called real", `at or below ${percent(answer.thresholds.real)}`],
+    ["Called synthetic", `at or above ${percent(answer.thresholds.synthetic)}`],
+    ["Typicality", `${typicality.toFixed(3)} (out of scope below ${answer.thresholds.typicality})`],
+    ["Detector", `${detector.kind}, ${detector.tiles} ${detector.tiles === 1 ? "tile" : "tiles"} judged`],
+    ["Mark of origin", provenance === null ? "none read; that never means real" : JSON.stringify(provenance)],
+    ["Image", `${answer.image.format}, ${answer.image.width}×${answer.image.height}`],
+    ["SHA-256", answer.image.sha256],
+    ["Model", `${answer.model}, version ${answer.model_version}`],
+  ];
+  element("evidence").replaceChildren(
+    ...rows.flatMap(([term, text]) => {
+      const dt = document.createElement("dt");
+      const dd = document.createElement("dd");
+      dt.textContent = term;
+      dd.textContent = text;
+      return [dt, dd];
+    }),
+  );
+  drawHeatmap(detector.heatmap);
+  element("result").hidden = false;
+}
+
+function drawHeatmap(rows) {
+  element("heatmap-figure").hidden = rows === null;
+  if (rows === null) return;
+  const canvas = element("heatmap");
+  canvas.height = rows.length;
+  canvas.width = rows[0].length;
+  const values = rows.flat();
+  const low = Math.min(...values);
+  const range = Math.max(...values) - low || 1;
+  const context = canvas.getContext("2d");
+  values.forEach((value, index) => {
+    context.fillStyle = `hsl(35 85% ${10 + (80 * (value - low)) / range}%)`;
+    context.fillRect(index % canvas.width, Math.floor(index / canvas.width), 1, 1);
+  });
+}
+
+element("model").addEventListener("change", () => {
+  describe();
+  element("result").hidden = true;
+  generate();
+});
+element("truncation").addEventListener("input", () => (element("truncation-value").textContent = element("truncation").value));
+element("generate").addEventListener("submit", (event) => {
+  event.preventDefault();
+  generate();
+});
+document.querySelectorAll("[data-format]").forEach((button) =>
+  button.addEventListener("click", () => element("generate").reportValidity() && download(button.dataset.format)),
+);
+element("check").addEventListener("submit", (event) => {
+  event.preventDefault();
+  check();
+});
+loadModels().catch((error) => show("obstacle", error.message));

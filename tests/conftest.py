@@ -1,0 +1,45 @@
+"""Fixtures that several parts share: the running service on small releases."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.releases import write_small_release
+from tests.services import Service, serve
+
+SETTINGS = {
+    "VERISYNTH_WORKERS": "2",
+    "VERISYNTH_THREADS": "1",
+    "VERISYNTH_MAXIMUM_UPLOAD_BYTES": str(1024**2),
+    "VERISYNTH_MAXIMUM_PIXELS": "4000000",
+    "VERISYNTH_DRIFT_WINDOW": "10",
+}
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Models `waves`, `labelled` (masks, grey, tiles), `erratic` (NaN for bright images); `altered` is refused."""
+    models = tmp_path_factory.mktemp("models")
+    write_small_release(models / "waves")
+    write_small_release(models / "labelled", channels=1, labels=("benign", "malignant"), masks=True, tile_side=32)
+    write_small_release(models / "erratic", broken_probability=True)
+    write_small_release(models / "altered")
+    with (models / "altered" / "generator.onnx").open("ab") as file:
+        file.write(b"\0")
+    with serve(tmp_path_factory.mktemp("home"), models, **SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def empty_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service without any model."""
+    models = tmp_path_factory.mktemp("no-models")
+    with serve(tmp_path_factory.mktemp("empty-home"), models, VERISYNTH_WORKERS="1") as running:
+        yield running
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    with service.client() as connected:
+        yield connected

@@ -1,0 +1,165 @@
+"""The edge around an application of a few lines; `test_service.py` has it in front of the real one."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from monitoring.metrics import Metrics
+from serving.edge import Edge
+from serving.refusals import STATUSES, Refusal
+from serving.settings import Settings
+
+
+async def echo(request: Request) -> Response:
+    return PlainTextResponse(await request.body())
+
+
+async def slow(_: Request) -> Response:
+    await anyio.sleep(60)
+    return PlainTextResponse("late")
+
+
+async def broken(_: Request) -> Response:
+    raise ZeroDivisionError("secret")
+
+
+async def refused(request: Request) -> Response:
+    raise Refusal(request.query_params["code"], "because\ud800")
+
+
+async def unready(_: Request) -> Response:
+    raise HTTPException(503, "no model")
+
+
+async def cut_off(_: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"begun"
+        raise ZeroDivisionError
+
+    return StreamingResponse(parts())
+
+
+class Client:
+    """Calls an ASGI application without a server."""
+
+    def __init__(self, application: Edge) -> None:
+        self.transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self.transport, base_url="http://edge") as client:
+                return await client.request(method, path, **options)
+
+        return anyio.run(ask)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def client(metrics: Metrics) -> Client:
+    endpoints = [echo, slow, broken, refused, unready, cut_off]
+    application = Starlette(routes=[Route(f"/{call.__name__}", call, methods=["POST"]) for call in endpoints])
+    settings = Settings(timeout_seconds=1, maximum_upload_bytes=10)
+    return Client(Edge(application, settings, metrics))
+
+
+def rejections(metrics: Metrics, reason: str) -> float:
+    return metrics.registry.get_sample_value("verisynth_rejected_requests_total", {"reason": reason}) or 0
+
+
+def test_a_good_request_passes(client: Client) -> None:
+    answer = client.post("/echo", content=b"0123456789", headers={"X-Request-ID": "mine-1"})
+    assert (answer.status_code, answer.text) == (200, "0123456789")
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 65, "<script>"])
+def test_a_strange_request_id_is_replaced(client: Client, given: str) -> None:
+    answer = client.post("/echo", headers={"X-Request-ID": given})
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+def test_a_large_body_is_refused_by_its_announced_length(client: Client, metrics: Metrics) -> None:
+    answer = client.post("/echo", content=b"x" * 11)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert answer.headers["connection"] == "close"
+    assert rejections(metrics, "body_too_large") == 1
+
+
+def test_a_large_body_is_refused_while_it_arrives(client: Client) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"xxxx"
+
+    answer = client.post("/echo", content=parts())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("code", STATUSES)
+def test_every_refusal_has_one_envelope(client: Client, metrics: Metrics, code: str) -> None:
+    answer = client.post("/refused", params={"code": code})
+    assert answer.status_code == STATUSES[code]
+    error = answer.json()["error"]
+    assert error["code"] == code
+    assert error["message"].startswith("because")
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert ("retry-after" in answer.headers) == (STATUSES[code] == 503)
+    assert "x-verisynth-code" not in answer.headers
+    assert rejections(metrics, code) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/echo", 405, "method_not_allowed"),
+        ("POST", "/unready", 503, "not_ready"),
+        ("POST", "/slow", 504, "timeout"),
+        ("POST", "/broken", 500, "internal_error"),
+    ],
+)
+def test_errors_of_others_get_the_envelope(
+    client: Client, metrics: Metrics, method: str, path: str, status: int, code: str
+) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert "secret" not in answer.text
+    assert rejections(metrics, code) == 1
+
+
+def test_requests_are_counted_by_route_never_by_path(client: Client, metrics: Metrics) -> None:
+    for path in ("/a", "/b", "/c"):
+        client.request("GET", path)
+    client.post("/echo")
+    counted = {
+        tuple(sample.labels.values()): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "verisynth_requests_total"
+    }
+    assert counted == {("unmatched", "404"): 3, ("/echo", "200"): 1}
+
+
+def test_an_answer_that_breaks_off_is_counted_and_not_mended(client: Client, metrics: Metrics) -> None:
+    with pytest.raises(AssertionError):  # how httpx says that an answer was not whole
+        client.post("/cut_off")
+    labels = {"route": "/cut_off", "status": "200"}
+    assert metrics.registry.get_sample_value("verisynth_requests_total", labels) == 1

@@ -1,0 +1,82 @@
+import hashlib
+import io
+import json
+import zipfile
+
+import numpy as np
+import pydicom
+import pytest
+
+from contracts.imaging import decode
+from serving.formats import FORMATS, Origin
+from serving.runtime import Samples
+from tests.releases import real_images
+
+ORIGIN = Origin(model="waves", version="0123456789ab", seed=7, truncation=0.5, label="benign")
+
+
+@pytest.fixture(params=[1, 3])
+def samples(request: pytest.FixtureRequest) -> Samples:
+    images = real_images(5, channels=request.param)
+    return Samples(images, masks=images[..., 0] // 128 * 255, labels=np.arange(5))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_samples_give_the_same_bytes(name: str, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = FORMATS[name].write(samples, ORIGIN)
+    monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
+    assert FORMATS[name].write(samples, ORIGIN) == first
+
+
+def test_npz_holds_the_arrays(samples: Samples) -> None:
+    with np.load(io.BytesIO(FORMATS["npz"].write(samples, ORIGIN))) as arrays:
+        assert sorted(arrays) == ["images", "labels", "masks"]
+        assert np.array_equal(arrays["images"], samples.images)
+        assert np.array_equal(arrays["masks"], samples.masks)
+        assert arrays["labels"].dtype == np.int64
+
+
+@pytest.mark.parametrize(("name", "extension"), [("zip", "png"), ("dicom", "dcm")])
+def test_archives_hold_the_pixels_and_their_origin(name: str, extension: str, samples: Samples) -> None:
+    with zipfile.ZipFile(io.BytesIO(FORMATS[name].write(samples, ORIGIN))) as archive:
+        provenance = json.loads(archive.read("manifest.json"))
+        for index, image in enumerate(samples.images):
+            assert np.array_equal(decode(archive.read(f"{index:06d}.{extension}")).pixels, image)
+        for entry in provenance["files"]:
+            assert hashlib.sha256(archive.read(entry["file"])).hexdigest() == entry["sha256"]
+    assert provenance["synthetic"] is True
+    assert (provenance["model"], provenance["version"], provenance["seed"]) == ("waves", "0123456789ab", 7)
+    assert (provenance["truncation"], provenance["label"]) == (0.5, "benign")
+
+
+def test_masks_lie_beside_their_images(samples: Samples) -> None:
+    assert samples.masks is not None
+    with zipfile.ZipFile(io.BytesIO(FORMATS["zip"].write(samples, ORIGIN))) as archive:
+        assert np.array_equal(decode(archive.read("000003-mask.png")).pixels[..., 0], samples.masks[3])
+
+
+def test_dicom_cannot_be_taken_for_a_patients(samples: Samples) -> None:
+    def datasets(origin: Origin) -> list[pydicom.Dataset]:
+        with zipfile.ZipFile(io.BytesIO(FORMATS["dicom"].write(samples, origin))) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".dcm")]
+            return [pydicom.dcmread(io.BytesIO(archive.read(name))) for name in names]
+
+    files = datasets(ORIGIN)
+    for file in files:
+        assert file[0x0008, 0x001C].value == "YES"
+        assert file.SOPClassUID.name == "Secondary Capture Image Storage"
+        assert str(file.PatientName).startswith("SYNTHETIC")
+        assert file.StudyDate == ""
+        assert file.SOPInstanceUID.is_valid
+    instances = {file.SOPInstanceUID for file in files}
+    assert len(instances) == 5
+    assert {file.StudyInstanceUID for file in files} == {files[0].StudyInstanceUID}
+    # Other pixels bear other identifiers.
+    other = Origin("waves", "0123456789ab", 7, 1.0, "benign")
+    assert instances.isdisjoint(file.SOPInstanceUID for file in datasets(other))
+
+
+def test_grid_shows_every_image(samples: Samples) -> None:
+    sheet = decode(FORMATS["png"].write(samples, ORIGIN)).pixels
+    assert sheet.shape == (2 * 34 + 2, 3 * 34 + 2, samples.images.shape[3])
+    assert np.array_equal(sheet[36:68, 36:68], samples.images[4])

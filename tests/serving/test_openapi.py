@@ -1,0 +1,79 @@
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from prometheus_client import CollectorRegistry
+
+from contracts.imaging import encode_png
+from monitoring.metrics import Metrics
+from serving.openapi import document
+from serving.refusals import STATUSES
+from serving.routes import Endpoints
+from serving.settings import Settings
+from tests.releases import real_images
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document()["paths"].items():
+        for method, operation in methods.items():
+            if method in ("get", "post"):
+                yield path, method, operation
+
+
+def component(name: str) -> dict[str, Any]:
+    return document() | {"$ref": f"#/components/schemas/{name}"}
+
+
+def test_the_document_is_valid() -> None:
+    validate(document(), cls=OpenAPIV31SpecValidator)
+
+
+def test_every_route_is_described() -> None:
+    application = Endpoints(Settings(), Metrics(CollectorRegistry())).application()
+    served = {(route.path, method) for route in application.routes for method in getattr(route, "methods", None) or ()}
+    described = {(path, method.upper()) for path, method, _ in operations()}
+    assert described - served == {("/livez", "GET"), ("/readyz", "GET")}
+    assert {(path, method) for path, method in served if method != "HEAD"} <= described
+
+
+def test_every_refusal_is_described_somewhere() -> None:
+    described = " ".join(
+        response["description"] for _, _, operation in operations() for response in operation["responses"].values()
+    )
+    # A path that does not exist is in no operation.
+    assert [code for code in STATUSES if f"`{code}`" not in described] == ["not_found"]
+
+
+def test_the_service_gives_the_same_document(client: httpx.Client) -> None:
+    assert client.get("/openapi.json").json() == json.loads(json.dumps(document()))
+
+
+def test_answers_keep_to_the_document(client: httpx.Client) -> None:
+    image = encode_png(real_images(1)[0])
+    upload: dict[str, Any] = {"files": {"image": ("image.png", image)}, "data": {"model": "waves"}}
+    for schema, answer in {
+        "Models": client.get("/v1/models"),
+        "Model": client.get("/v1/models/waves"),
+        "Verdict": client.post("/v1/authenticity", **upload),
+        "Error": client.get("/v1/models/nothing"),
+    }.items():
+        jsonschema.validate(answer.json(), component(schema))
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/web/page.js", "/web/page.css", "/web/docs.js"])
+def test_pages_name_no_other_host(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+
+
+def test_the_documentation_is_whole_without_a_network(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    for asset in ("/static_content/swagger-ui.css", "/static_content/swagger-ui-bundle.js", "/web/docs.js"):
+        assert asset in page
+        assert client.get(asset).status_code == 200

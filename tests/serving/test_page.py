@@ -1,0 +1,159 @@
+"""The page in a real browser, driven over the DevTools protocol."""
+
+import base64
+import itertools
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from contracts.imaging import encode_png
+from tests.services import Service
+
+websocket = pytest.importorskip("httpx_ws", reason="the DevTools protocol needs a WebSocket client")
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DEADLINE_SECONDS = 30
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
+
+CHOOSE_FILE = """{
+const transfer = new DataTransfer();
+const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
+transfer.items.add(new File([bytes], "upload.png"));
+document.getElementById("image").files = transfer.files;
+document.getElementById("check").requestSubmit();
+}"""
+
+
+class Page:
+    """One open page."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression in the page."""
+        number = next(self._numbers)
+        parameters = {"expression": script, "returnByValue": True}
+        self._connection.send_text(json.dumps({"id": number, "method": "Runtime.evaluate", "params": parameters}))
+        while (message := json.loads(self._connection.receive_text(timeout=DEADLINE_SECONDS))).get("id") != number:
+            pass
+        assert "exceptionDetails" not in message["result"], message
+        return message["result"]["result"].get("value")
+
+    def wait_for(self, script: str) -> Any:
+        """The value of the expression once it is true."""
+        return until(lambda: self.run(script), f"{script}; the page says {self.run('document.body?.innerText')}")
+
+    def text(self, element: str) -> str:
+        return str(self.run(f"document.getElementById('{element}').innerText"))
+
+    def submit_check(self, data: bytes) -> None:
+        self.run(CHOOSE_FILE % base64.b64encode(data).decode())
+
+
+def until(condition: Any, description: str) -> Any:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    pytest.fail(f"never came true: {description}")
+
+
+@contextmanager
+def browse(url: str, profile: Path) -> Iterator[Page]:
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--window-size=400,900"]
+    process = subprocess.Popen(
+        [str(BROWSER), *arguments, f"--user-data-dir={profile}", url],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        file = profile / "DevToolsActivePort"
+        port = until(lambda: file.exists() and file.read_text().partition("\n")[0], "the browser starts")
+
+        def address() -> str | None:
+            tabs = httpx.get(f"http://127.0.0.1:{port}/json").json()
+            return next((tab["webSocketDebuggerUrl"] for tab in tabs if tab["url"].startswith(url)), None)
+
+        with websocket.connect_ws(until(address, f"the browser opens {url}")) as connection:
+            yield Page(connection)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def page(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browse(service.url + "/", tmp_path_factory.mktemp("profile")) as opened:
+        opened.wait_for("document.getElementById('samples')?.hidden === false")
+        yield opened
+
+
+def test_samples_are_shown_at_once(page: Page) -> None:
+    assert page.run("[...document.getElementById('model').options].map((option) => option.value)") == [
+        "erratic",
+        "labelled",
+        "waves",
+    ]
+    assert page.run("document.getElementById('grid').naturalWidth") == 5 * 34 + 2
+    assert "25 synthetic images of erratic" in page.text("grid-caption")
+    assert "altered is not served" in page.text("obstacle")
+
+
+def test_another_model_offers_its_labels(page: Page) -> None:
+    page.run(
+        "{ const m = document.getElementById('model'); m.value = 'labelled'; m.dispatchEvent(new Event('change')) }"
+    )
+    page.wait_for("document.getElementById('grid-caption').innerText.includes('images of labelled')")
+    assert page.run("[...document.getElementById('label').options].map((option) => option.text)") == [
+        "all in turn",
+        "benign",
+        "malignant",
+    ]
+    page.run("document.getElementById('seed').value = 7; document.getElementById('generate').requestSubmit()")
+    page.wait_for("document.getElementById('grid-caption').innerText.includes('seed 7.')")
+
+
+def test_a_check_shows_verdict_and_evidence(page: Page) -> None:
+    page.submit_check(encode_png(np.random.default_rng(0).integers(150, 220, (32, 32, 3)).astype(np.uint8)))
+    page.wait_for("document.getElementById('result')?.hidden === false")
+    assert page.text("verdict") == "Synthetic"
+    assert "Probability of synthetic" in page.text("evidence")
+    assert page.run("document.getElementById('heatmap').width") == 4
+    # The marker lies in the zone of the verdict.
+    position = "document.getElementById('{}').getBoundingClientRect().{}"
+    assert page.run(position.format("marker", "left")) > page.run(position.format("zone-synthetic", "left"))
+    assert page.run(position.format("zone-synthetic", "left")) > page.run(position.format("zone-real", "right"))
+
+
+def test_a_refused_file_is_explained(page: Page) -> None:
+    page.submit_check(b"no image")
+    page.wait_for("document.getElementById('check-error')?.hidden === false")
+    assert "are no PNG, JPEG, TIFF or DICOM image" in page.text("check-error")
+    assert page.run("document.getElementById('result').hidden")
+
+
+def test_the_page_fits_a_phone(page: Page) -> None:
+    assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_every_field_has_a_label(page: Page) -> None:
+    unlabelled = "[...document.querySelectorAll('input, select')].filter((field) => !field.labels.length).length"
+    assert page.run(unlabelled) == 0
+
+
+def test_without_a_model_the_page_says_how_to_get_one(empty_service: Service, tmp_path: Path) -> None:
+    with browse(empty_service.url + "/", tmp_path) as page:
+        page.wait_for("document.getElementById('obstacle')?.hidden === false")
+        assert "dvc repro" in page.text("obstacle")

@@ -1,0 +1,147 @@
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from contracts.errors import ReleaseError
+from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, Release, write_release
+from serving.runtime import Catalogue, Model, ModelError
+from tests.releases import detector, generator, real_images, write_small_release
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("models") / "waves"
+    write_small_release(folder)
+    return Model.load(folder)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("models") / "labelled"
+    write_small_release(folder, channels=1, labels=("benign", "malignant"), masks=True, tile_side=32)
+    return Model.load(folder)
+
+
+def rewritten(release: Release, name: str, graph: onnx.ModelProto) -> Path:
+    """The same release with another graph, its hashes in order."""
+    sources = {file: release.folder.with_suffix(f".{file}") for file in (GENERATOR, DETECTOR, REFERENCE)}
+    for file, source in sources.items():
+        shutil.copyfile(release.folder / file, source)
+    onnx.save(graph, sources[name])
+    document = {key: value for key, value in release.manifest.items() if key not in ("files", "version")}
+    return write_release(release.folder, sources, document).folder
+
+
+def test_an_image_is_the_same_in_every_batch(model: Model) -> None:
+    together = model.generate(seed=5, start=0, count=7).images
+    assert np.array_equal(together[:3], model.generate(seed=5, start=0, count=3).images)
+    assert np.array_equal(together[4:6], model.generate(seed=5, start=4, count=2).images)
+    assert not np.array_equal(together, model.generate(seed=6, start=0, count=7).images)
+
+
+def test_truncation_zero_gives_one_image(model: Model) -> None:
+    images = model.generate(seed=5, start=0, count=3, truncation=0).images
+    assert (images == images[0]).all()
+
+
+def test_labels_in_turn_or_as_asked(labelled: Model) -> None:
+    samples = labelled.generate(seed=1, start=3, count=4)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [1, 0, 1, 0]
+    assert samples.masks is not None
+    assert samples.masks.shape == (4, 32, 32)
+    chosen = labelled.generate(seed=1, start=3, count=4, label="malignant")
+    assert chosen.labels is not None
+    assert chosen.labels.tolist() == [1, 1, 1, 1]
+    assert np.array_equal(chosen.images[0], samples.images[0])
+    assert not np.array_equal(chosen.images[1], samples.images[1])
+
+
+@pytest.mark.parametrize(
+    ("level", "spread", "verdict"),
+    [(90, 30, "real"), (180, 30, "synthetic"), (128, 30, "uncertain"), (90, 0, "out_of_scope")],
+)
+def test_verdicts(model: Model, level: int, spread: int, verdict: str) -> None:
+    noise = np.random.default_rng(0).uniform(-spread, spread, (32, 32, 3))
+    judgement = model.judge(np.clip(level + noise, 0, 255).astype(np.uint8))
+    assert judgement.verdict == verdict
+    assert judgement.heatmap is not None
+    assert judgement.heatmap.shape == (4, 4)
+
+
+def test_tiles_are_combined_by_mean_log_odds(labelled: Model) -> None:
+    dark, bright = np.full((32, 32, 1), 108, np.uint8), np.full((32, 32, 1), 148, np.uint8)
+    judgement = labelled.judge(np.concatenate([dark, bright], axis=1))
+    assert len(judgement.tiles) == 2
+    assert judgement.heatmap is None
+    assert judgement.synthetic_probability == pytest.approx(0.5, abs=1e-6)
+
+
+def test_an_answer_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    write_small_release(tmp_path / "erratic", broken_probability=True)
+    model = Model.load(tmp_path / "erratic")
+    assert model.judge(np.full((32, 32, 3), 100, np.uint8)).synthetic_probability < 0.3
+    with pytest.raises(ModelError, match="no number"):
+        model.judge(np.full((32, 32, 3), 220, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("file", "graph", "reason"),
+    [
+        (GENERATOR, generator(32, 3, True, False), "label"),
+        (GENERATOR, generator(64, 3, False, False), r"\(2, 64, 64, 3\)"),
+        (GENERATOR, detector(32, 3), "latent"),
+        (DETECTOR, generator(32, 3, False, False), "the contract says .'image'"),
+        (DETECTOR, detector(32, 1), "does not run"),
+    ],
+)
+def test_a_graph_that_breaks_the_contract_is_refused(
+    tmp_path: Path, file: str, graph: onnx.ModelProto, reason: str
+) -> None:
+    folder = rewritten(write_small_release(tmp_path / "waves"), file, graph)
+    with pytest.raises(ReleaseError, match=reason):
+        Model.load(folder)
+
+
+def test_a_missing_gpu_is_refused_where_one_is_required(tmp_path: Path, model: Model) -> None:
+    if model.provider != "CPUExecutionProvider":
+        pytest.skip("this machine has a GPU")
+    write_small_release(tmp_path / "waves")
+    with pytest.raises(ReleaseError, match="VERISYNTH_REQUIRE_GPU"):
+        Model.load(tmp_path / "waves", require_gpu=True)
+
+
+def test_the_catalogue_serves_what_it_can_and_names_the_rest(tmp_path: Path) -> None:
+    for name in ("good", "altered", "missing", "moved"):
+        write_small_release(tmp_path / name)
+    (tmp_path / "altered" / REFERENCE).write_bytes(b"other")
+    (tmp_path / "missing" / DETECTOR).unlink()
+    (tmp_path / "moved").rename(tmp_path / "renamed")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".good.incomplete").mkdir()
+    (tmp_path / "README.md").write_text("not a release")
+    catalogue = Catalogue.load(tmp_path)
+    assert list(catalogue.models) == ["good"]
+    assert catalogue.obstacle is None
+    assert {name: reason.split(str(tmp_path))[1][:30] for name, reason in catalogue.refused.items()} == {
+        "altered": "/altered/reference.npz was alt",
+        "empty": "/empty/manifest.json is missin",
+        "missing": "/missing/detector.onnx is miss",
+        "renamed": "/renamed holds the release of ",
+    }
+
+
+def test_an_empty_or_absent_folder_says_how_to_get_a_model(tmp_path: Path) -> None:
+    assert "dvc repro" in str(Catalogue.load(tmp_path).obstacle)
+    assert "dvc repro" in str(Catalogue.load(tmp_path / "absent").obstacle)
+
+
+def test_generated_images_can_be_judged_several_threads_at_once(model: Model) -> None:
+    images = real_images(20)
+    expected = [model.judge(image).synthetic_probability for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        assert [judgement.synthetic_probability for judgement in pool.map(model.judge, images)] == expected

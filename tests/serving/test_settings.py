@@ -1,0 +1,67 @@
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import VerisynthError
+from serving.settings import PREFIX, Settings
+from tests.services import ROOT, service_environment
+
+
+def test_defaults_share_the_cores() -> None:
+    assert (Settings().resolved(cores=2).workers, Settings().resolved(cores=2).threads) == (1, 2)
+    assert (Settings().resolved(cores=16).workers, Settings().resolved(cores=16).threads) == (4, 4)
+
+
+def test_every_setting_is_read() -> None:
+    settings = Settings.from_environment(
+        {
+            "VERISYNTH_MODELS_FOLDER": "/models",
+            "VERISYNTH_WORKERS": "3",
+            "VERISYNTH_THREADS": "2",
+            "VERISYNTH_REQUIRE_GPU": "true",
+            "VERISYNTH_MAXIMUM_PIXELS": "1000",
+            "PATH": "/bin",
+        }
+    )
+    assert settings.models_folder == Path("/models")
+    assert (settings.workers, settings.threads, settings.require_gpu) == (3, 2, True)
+    assert settings.decode_limits.maximum_pixels == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VERISYNTH_WORKERS", "two"),
+        ("VERISYNTH_WORKERS", "-1"),
+        ("VERISYNTH_TIMEOUT_SECONDS", "0"),
+        ("VERISYNTH_REQUIRE_GPU", "yes"),
+        ("VERISYNTH_MODELS_FOLDER", ""),
+        ("VERISYNTH_MODELS_FOLDERS", "models"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(VerisynthError, match=name):
+        Settings.from_environment({name: value})
+
+
+def test_the_valid_names_are_listed() -> None:
+    with pytest.raises(VerisynthError, match=r"VERISYNTH_WORKERS, VERISYNTH_THREADS"):
+        Settings.from_environment({"VERISYNTH_WORKER": "2"})
+
+
+def test_every_setting_is_documented() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    for field in fields(Settings):
+        assert f"`{PREFIX}{field.name.upper()}`" in page
+
+
+def test_the_service_does_not_start_with_an_unknown_setting(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Verisynth", "--port", "0"]
+    environment = service_environment(tmp_path, tmp_path, VERISYNTH_WORKER="2")
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert "unknown setting VERISYNTH_WORKER;" in ended.stderr
+    assert "Traceback" not in ended.stderr

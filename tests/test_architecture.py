@@ -1,0 +1,91 @@
+"""The structure that docs/architecture.md promises, held against the imports themselves."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.services import ROOT
+
+ROOMS = ("contracts", "training", "serving", "monitoring")
+ALLOWED = {
+    "contracts": {"contracts"},
+    "training": {"contracts", "training"},
+    "serving": {"contracts", "serving", "monitoring"},
+    "monitoring": {"contracts", "monitoring"},
+}
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_rooms_import_only_what_they_may(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    rooms = {name.split(".")[0] for name in imports(path)} & set(ROOMS)
+    assert rooms <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+def test_there_are_no_import_cycles() -> None:
+    names = {module_name(path): path for path in MODULES}
+    graph = {name: {found for found in imports(path) if found in names} - {name} for name, path in names.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for needed in graph[name]:
+                visit(needed, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("heavy", ["torch", "mlflow", "sklearn", "training"])
+def test_the_service_never_loads_what_training_needs(heavy: str) -> None:
+    program = f"import serving.runtime, serving.routes, sys; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_every_stage_is_a_module_of_its_name_and_watches_it() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for name, stage in stages.items():
+        assert stage["cmd"].startswith(f"python -m training.stages.{name} ")
+        assert f"training/stages/{name}.py" in stage["deps"]
+        assert all((ROOT / dep).exists() for dep in stage["deps"] if "$" not in dep and not dep.startswith("data/"))
+    files = {path.stem for path in (ROOT / "training" / "stages").glob("*.py")} - {"__init__", "border"}
+    assert files == set(stages)
+
+
+def test_the_readme_has_a_line_for_every_file() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [
+        path.relative_to(ROOT).as_posix()
+        for path in MODULES
+        if path.name != "__init__.py" and f"`{path.name}`" not in readme
+    ]
+    assert missing == []
