@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-NORMALISATION_BATCHES = 32
+NORMALISATION_BATCHES = 24
 NORMALISATION_BATCH_SIZE = 64
 
 

@@ -3,7 +3,7 @@ from torch import nn
 
 from contracts.imaging import ImageSpec
 from training.gans import dcgan
-from training.gans.averaging import averaged, renormalise
+from training.gans.averaging import NORMALISATION_BATCHES, averaged, renormalise
 from training.params import Recipe
 
 SETTINGS = Recipe(8, 4, 4, 2e-4, 0.5, 100, 30, 100, 100)
@@ -32,7 +32,7 @@ def test_batch_norm_statistics_are_those_of_the_averaged_weights() -> None:
     renormalised = renormalise(average, latent_size=8)
     first = renormalised.layers[0]
     noise = torch.Generator().manual_seed(0)
-    activations = torch.cat([first(torch.randn(64, 8, generator=noise)[:, :, None, None]) for _ in range(32)])
+    activations = torch.cat([first(torch.randn(64, 8, generator=noise)[:, :, None, None]) for _ in range(NORMALISATION_BATCHES)])
     normalisation = renormalised.layers[1]
     torch.testing.assert_close(normalisation.running_mean, activations.mean(dim=(0, 2, 3)), atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(normalisation.running_var, activations.var(dim=(0, 2, 3)), rtol=2e-2, atol=1e-6)
