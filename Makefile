@@ -40,8 +40,8 @@ lint: setup ## style and types
 bench: setup ## speed as ratios, written to reports/bench.json
 	python -m tests.bench
 
-fetch: setup ## download a MedMNIST set: make fetch NAME=pathmnist
-	python -m training.data.medmnist $(NAME) data/raw/$(NAME)
+fetch: setup ## download a MedMNIST set: make fetch SET=pneumoniamnist FOLDER=data/raw/pneumonia
+	python -m training.data.medmnist $(SET) $(FOLDER)
 
 clean: ## forget the environment and everything that was built; raw data stays
 	rm -rf .venv data/prepared data/gans data/samples data/detectors checkpoints models reports mlruns mlartifacts mlflow.db*

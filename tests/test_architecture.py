@@ -77,7 +77,7 @@ def test_every_stage_is_a_module_of_its_name_and_watches_it() -> None:
         assert stage["cmd"].startswith(f"python -m training.stages.{name} ")
         assert f"training/stages/{name}.py" in stage["deps"]
         assert all((ROOT / dep).exists() for dep in stage["deps"] if "$" not in dep and not dep.startswith("data/"))
-    files = {path.stem for path in (ROOT / "training" / "stages").glob("*.py")} - {"__init__", "border"}
+    files = {path.stem for path in (ROOT / "training" / "stages").glob("*.py")} - {"__init__"}
     assert files == set(stages)
 
 

@@ -18,7 +18,7 @@ BATCH_SIZES = (1, 3, 8)
 GENERATOR_TOLERANCE_LEVELS = 1
 """Grey levels by which a pixel may differ: a value on the border of two levels may round either way."""
 DETECTOR_TOLERANCE = 1e-3
-"""Largest difference of probabilities, typicalities and heatmap cells (relative where larger than one)."""
+"""Largest difference of an output, relative to its largest value in the batch where that is above one (heatmaps)."""
 
 
 class ExportError(VerisynthError):
@@ -87,8 +87,8 @@ def check_detector(path: Path, originals: dict[str, Callable[[np.ndarray], np.nd
                 expected = original(batch)
                 if not np.isfinite(found).all():
                     raise ExportError(f"{path} gives values of {name} that are not finite")
-                difference = np.abs(found - expected) / np.maximum(1, np.abs(expected))
-                worst = max(worst, float(difference.max()))
+                difference = float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+                worst = max(worst, difference)
                 if worst > DETECTOR_TOLERANCE:
                     raise ExportError(
                         f"{path}: {name} differs from its original by {worst:.2e}, allowed {DETECTOR_TOLERANCE}"

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from training import params
-from training.params import MaskedFolderSource, ParamsError, SkimageSource
+from training.data.params import MaskedFolderSource, SkimageSource
+from training.reading import ParamsError
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 Change = Callable[[dict[str, Any]], object]

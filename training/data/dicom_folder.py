@@ -7,7 +7,7 @@ from contracts.dicom import is_dicom, patient_of
 from contracts.errors import ImageError
 from contracts.imaging import decode
 from training.data.items import Collection, Item, LeftOut, Pixels, UnusableError, files_below, name_of, read_bytes
-from training.params import DicomSource
+from training.data.params import DicomSource
 
 
 def collect(source: DicomSource) -> Collection:

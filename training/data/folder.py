@@ -11,7 +11,7 @@ from contracts.dicom import is_dicom
 from contracts.errors import ImageError, VerisynthError
 from contracts.imaging import decode
 from training.data.items import Collection, Item, LeftOut, Pixels, UnusableError, files_below, name_of, read_bytes
-from training.params import FolderSource
+from training.data.params import FolderSource
 
 
 def collect(source: FolderSource) -> Collection:

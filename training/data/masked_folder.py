@@ -9,7 +9,7 @@ from contracts.errors import ImageError
 from contracts.imaging import decode_mask
 from training.data.folder import patient_by_pattern, read_image
 from training.data.items import Collection, Item, LeftOut, Pixels, UnusableError, files_below, name_of, read_bytes
-from training.params import MaskedFolderSource
+from training.data.params import MaskedFolderSource
 
 
 def collect(source: MaskedFolderSource) -> Collection:

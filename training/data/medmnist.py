@@ -16,13 +16,13 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
-from tqdm import tqdm
 
 from contracts.errors import VerisynthError
+from training import progress
+from training.border import border
 from training.data.items import Collection, Item, Pixels
 from training.data.medmnist_sets import SETS, MedmnistSet, file_name, url
-from training.params import MedmnistSource
-from training.stages.border import border
+from training.data.params import MedmnistSource
 
 HELD_OUT_FIRST = {"test": "test", "validation": "val", "train": "train"}
 CHUNK_BYTES = 1 << 18
@@ -161,12 +161,12 @@ def _fetch(address: str, part: Path) -> None:
         total = arrived + int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
         with (
             part.open("ab" if resumed else "wb") as sink,
-            tqdm(desc=f"fetching {part.stem}", initial=arrived, total=total, unit="B", unit_scale=True) as progress,
+            progress.bar(total, f"fetching {part.stem}", "B", initial=arrived) as bar,
         ):
             while chunk := response.read(CHUNK_BYTES):
                 sink.write(chunk)
                 arrived += len(chunk)
-                progress.update(len(chunk))
+                bar.update(len(chunk))
     if total is not None and arrived < total:
         raise ConnectionError(f"the connection ended after {arrived} of {total} bytes")
 

@@ -5,17 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from contracts.errors import ImageError, VerisynthError
 from contracts.imaging import with_channels
+from training import progress
 from training.data import prepared
 from training.data.items import Collection, Item, LeftOut, Pixels, UnusableError
+from training.data.params import Prepare
 from training.data.prepared import DatasetInfo, Row, Spool
 from training.data.sources import collect
 from training.data.split import by_patient, by_region, check_overlap
 from training.data.tiles import FOREGROUND_LEVEL, Box, boxes, detail, foreground, whole
-from training.params import SOURCES, Dataset, Prepare
 
 NAMES_SHOWN = 5
 
@@ -31,7 +30,7 @@ class Cuttings:
     """First place of every pixel hash."""
 
 
-def prepare(name: str, dataset: Dataset, folder: Path) -> DatasetInfo:
+def prepare(name: str, wanted: Prepare, origin: str, licence: str, folder: Path) -> DatasetInfo:
     """Prepare a dataset into `folder`, which is replaced only when the new one is complete.
 
     One image that cannot be used is left out by name.
@@ -39,7 +38,6 @@ def prepare(name: str, dataset: Dataset, folder: Path) -> DatasetInfo:
     Raises:
         VerisynthError: for sources that cannot be used, too few images, and splits that overlap.
     """
-    wanted = dataset.prepare
     collection = collect(wanted.source)
     with prepared.staged(folder) as staging:
         spool = Spool(staging, wanted.image, collection.has_masks)
@@ -55,8 +53,7 @@ def prepare(name: str, dataset: Dataset, folder: Path) -> DatasetInfo:
                 if split not in splits:
                     raise VerisynthError(f"no image is in {split}: give more patients or other shares; split {how}")
             check_overlap(cuttings.rows, splits)
-            kind = next(kind for kind, source in SOURCES.items() if isinstance(wanted.source, source))
-            card = prepared.Card(name, wanted.image, kind, dataset.card.origin, dataset.card.licence, how)
+            card = prepared.Card(name, wanted.image, wanted.source.kind, origin, licence, how)
             info = prepared.write(staging, card, cuttings.rows, splits, spool, cuttings.left_out)
         finally:
             spool.discard()
@@ -67,23 +64,25 @@ def cut(collection: Collection, wanted: Prepare, spool: Spool) -> Cuttings:
     """Decode every item once and append what can be used to the spool, the first of exact duplicates only."""
     cuttings = Cuttings(left_out=list(collection.left_out))
     alone = len(collection.items) == 1
-    for item in tqdm(collection.items, desc="reading images", unit="file"):
-        try:
-            pixels = item.read()
-            _check_side(pixels, wanted)
-        except ImageError as error:
-            cuttings.left_out.append(LeftOut(item.name, error.code, str(error)))
-            continue
-        for split, box, piece in _pieces(item, pixels, wanted, alone, cuttings.left_out):
-            sha256 = hashlib.sha256(piece.image.tobytes()).hexdigest()
-            row = Row(item.name, item.patient, item.label, sha256, box)
-            first = cuttings.places.setdefault(sha256, row.place)
-            if first != row.place:
-                cuttings.left_out.append(LeftOut(row.place, "duplicate", f"duplicate of {first}"))
+    with progress.bar(len(collection.items), "reading images", "files") as bar:
+        for item in collection.items:
+            bar.update()
+            try:
+                pixels = item.read()
+                _check_side(pixels, wanted)
+            except ImageError as error:
+                cuttings.left_out.append(LeftOut(item.name, error.code, str(error)))
                 continue
-            spool.append(piece)
-            cuttings.rows.append(row)
-            cuttings.given.append(split)
+            for split, box, piece in _pieces(item, pixels, wanted, alone, cuttings.left_out):
+                sha256 = hashlib.sha256(piece.image.tobytes()).hexdigest()
+                row = Row(item.name, item.patient, item.label, sha256, box)
+                first = cuttings.places.setdefault(sha256, row.place)
+                if first != row.place:
+                    cuttings.left_out.append(LeftOut(row.place, "duplicate", f"duplicate of {first}"))
+                    continue
+                spool.append(piece)
+                cuttings.rows.append(row)
+                cuttings.given.append(split)
     return cuttings
 
 

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from contracts.errors import VerisynthError
 from contracts.imaging import ImageSpec
+from training import progress
 from training.data.items import LeftOut, Pixels
 from training.data.tiles import Box
 
@@ -174,10 +174,10 @@ def write(
     images, masks = spool.images(), spool.masks()
     content = hashlib.sha256(json.dumps([asdict(card.image), masks is not None]).encode())
     members = {split: [index for index, home in enumerate(splits) if home == split] for split in SPLITS}
-    with tqdm(desc="writing arrays", total=len(rows), unit="image") as progress:
+    with progress.bar(len(rows), f"writing arrays of {card.name}", "images") as bar:
         for split, indices in members.items():
             (folder / split).mkdir()
-            _write_array(folder / split / IMAGES, images, indices, progress)
+            _write_array(folder / split / IMAGES, images, indices, bar)
             if masks is not None:
                 _write_array(folder / split / MASKS, masks, indices)
                 for index in indices:
@@ -207,13 +207,13 @@ def write(
     return info
 
 
-def _write_array(path: Path, source: np.ndarray, indices: list[int], progress: "tqdm[Any] | None" = None) -> None:
+def _write_array(path: Path, source: np.ndarray, indices: list[int], bar: Any = None) -> None:
     shape = (len(indices), *source.shape[1:])
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     for row, index in enumerate(indices):
         array[row] = source[index]
-        if progress is not None:
-            progress.update()
+        if bar is not None:
+            bar.update()
     array.flush()
 
 

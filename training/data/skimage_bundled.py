@@ -5,7 +5,7 @@ from skimage import data, filters
 from skimage.morphology import isotropic_erosion, remove_small_objects
 
 from training.data.items import Collection, Item, Pixels
-from training.params import SkimageSource
+from training.data.params import SkimageSource
 
 FIELD_OF_VIEW_LEVEL = 20
 RIM_PIXELS = 14

@@ -2,7 +2,7 @@
 
 from training.data import dicom_folder, folder, masked_folder, medmnist, skimage_bundled
 from training.data.items import Collection
-from training.params import DicomSource, FolderSource, MaskedFolderSource, MedmnistSource, SkimageSource, Source
+from training.data.params import DicomSource, FolderSource, MaskedFolderSource, MedmnistSource, SkimageSource, Source
 
 
 def collect(source: Source) -> Collection:

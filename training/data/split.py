@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 
 from contracts.errors import VerisynthError
+from training.data.params import Split
 from training.data.prepared import SPLITS, Row
 from training.data.tiles import Box
-from training.params import Split
 
 MAXIMUM_BANDS = 4
 

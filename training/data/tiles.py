@@ -7,7 +7,7 @@ from PIL import Image
 
 from contracts.imaging import central_square, fit, resize, with_channels
 from training.data.items import Pixels
-from training.params import Prepare
+from training.data.params import Prepare
 
 FOREGROUND_LEVEL = 20
 

@@ -14,9 +14,14 @@ from training.detectors.calibration import Calibration
 from training.detectors.linear_evidence import LinearEvidence
 from training.detectors.residual_network import ResidualNetwork
 from training.detectors.typicality import Typicality
-from training.params import ParamsError
+from training.reading import ParamsError
 
 KINDS = ("linear_evidence", "residual_network")
+ORIGINAL = "linear_evidence.joblib"
+"""The fitted scikit-learn pipeline behind the linear evidence model."""
+SELECTION = "selection.json"
+"""Which kind is exported."""
+TIE = 0.001
 
 
 class Detector(nn.Module):
@@ -49,6 +54,15 @@ def scorer(kind: str, image: ImageSpec, width: int) -> nn.Module:
     if kind == "residual_network":
         return ResidualNetwork(image, width)
     raise ParamsError(f"detector {kind!r} is unknown; valid: {', '.join(KINDS)}")
+
+
+def choose(aucs: dict[str, float]) -> str:
+    """The kind with the highest validation AUC; the linear model where it is within `TIE` of the highest.
+
+    A few hundred images do not resolve less, and on unseen generators the linear model holds better.
+    """
+    best = max(aucs, key=lambda kind: aucs[kind])
+    return "linear_evidence" if aucs[best] - aucs["linear_evidence"] <= TIE else best
 
 
 def save(path: Path, detector: Detector, kind: str, image: ImageSpec, width: int) -> None:

@@ -15,7 +15,8 @@ from contracts.imaging import ImageSpec, quantise
 from contracts.latents import latents
 from training.gans import dcgan
 from training.gans.gan import Gan
-from training.params import ParamsError, Recipe
+from training.params import Recipe
+from training.reading import ParamsError
 
 RECIPES: dict[str, Callable[[ImageSpec, Recipe, int], Gan]] = {"dcgan": dcgan.build}
 

@@ -10,26 +10,17 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
-from contracts.errors import VerisynthError
-from contracts.imaging import decode, encode_png, to_signed_unit
 from contracts.manifest import VERDICTS, Thresholds
 from training import folders, params, progress, tracking
+from training.border import border
 from training.data import prepared
-from training.detectors import corruptions, detector
-from training.evaluation import detection, fidelity, figures, memorisation
+from training.detectors import corruptions, detector, examples
+from training.evaluation import control, detection, fidelity, figures, memorisation
 from training.gans.loop import STATS_FILE
-from training.onnx_export import GeneratorGraph
-from training.stages.border import border
-from training.stages.train_detector import SELECTION, labelled
 
 FIGURES = "figures"
 MOST_NEIGHBOURS = 400
-
-
-class ControlError(VerisynthError):
-    """Real images changed on the generator's path: a detector could learn the path instead of the image."""
 
 
 def evaluate(dataset: str) -> None:
@@ -55,7 +46,8 @@ def evaluate(dataset: str) -> None:
         bar.update()
         report["detectors"] = _detectors(dataset, recipes, np.array(test.patients), settings, out)
         bar.update()
-        report["control"] = _control(dataset, report["detectors"]["champion"], test.images)
+        champion, _ = detector.load(folders.detectors(dataset) / f"{report['detectors']['champion']}.pt")
+        report["control"] = control.check(champion, np.array(test.images))
         stats = {recipe: _rows(dataset, recipe) for recipe in recipes}
         figures.losses(stats, out / FIGURES / "losses.png")
         best = report["generators"]["champion"]
@@ -112,7 +104,7 @@ def _detectors(
     dataset: str, recipes: list[str], real_patients: np.ndarray, settings: params.Evaluate, out: Any
 ) -> dict[str, Any]:
     """Both detectors on the test split, clean and corrupted."""
-    images, synthetic = labelled(dataset, "test", recipes)
+    images, synthetic = examples.labelled(dataset, "test", recipes)
     patients = np.concatenate([real_patients, np.full(int(synthetic.sum()), "synthetic")])
     few = len(np.unique(real_patients)) < detection.MINIMUM_PATIENTS
     report: dict[str, Any] = {"intervals_resample": "images" if few else "patients", "kinds": {}}
@@ -139,7 +131,7 @@ def _detectors(
             "noise": _verdicts(limits, *detector.judge(model, noise)),
         }
         report["kinds"][kind] = numbers
-    champion: dict[str, str] = json.loads((folders.detectors(dataset) / SELECTION).read_text(encoding="utf-8"))
+    champion: dict[str, str] = json.loads((folders.detectors(dataset) / detector.SELECTION).read_text(encoding="utf-8"))
     figures.roc(curves, out / FIGURES / "roc.png")
     figures.reliability_diagram(curves, out / FIGURES / "reliability.png")
     return report | champion
@@ -149,28 +141,6 @@ def _verdicts(limits: Thresholds, probabilities: np.ndarray, typicality: np.ndar
     """Share of each verdict."""
     given = [limits.verdict(float(p), float(t)) for p, t in zip(probabilities, typicality, strict=True)]
     return {verdict: given.count(verdict) / len(given) for verdict in VERDICTS}
-
-
-def _control(dataset: str, champion: str, real: np.ndarray) -> dict[str, float]:
-    """The fair-detector control: real images through the generator's output head and file form must score as before.
-
-    Raises:
-        ControlError: when a pixel or a score changes.
-    """
-    head = GeneratorGraph(torch.nn.Identity())
-    with torch.inference_mode():
-        through = head(torch.from_numpy(to_signed_unit(np.array(real))).permute(0, 3, 1, 2)).numpy()
-    filed = np.stack([decode(encode_png(image)).pixels for image in through])
-    changed = int((filed != real).sum())
-    model, _ = detector.load(folders.detectors(dataset) / f"{champion}.pt")
-    direct, controlled = detector.judge(model, np.array(real))[0], detector.judge(model, filed)[0]
-    difference = float(np.abs(direct - controlled).max())
-    if changed or difference > 1e-6:
-        raise ControlError(
-            f"{changed} pixels of real test images change on the generator's path and scores move by {difference:.2e}; "
-            "generated images would be recognised by their rounding or file form"
-        )
-    return {"changed_pixels": changed, "largest_score_difference": difference}
 
 
 def _rows(dataset: str, recipe: str) -> list[dict[str, float]]:

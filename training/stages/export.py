@@ -8,9 +8,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -20,22 +18,21 @@ from contracts import manifest
 from contracts.imaging import quantise
 from contracts.latents import latents
 from contracts.statistics import Reference
-from training import folders, onnx_export, params, tracking
+from training import folders, onnx_export, params, release, tracking
+from training.border import border
 from training.data import prepared
 from training.detectors import detector, linear_evidence
 from training.gans import recipes
-from training.stages.border import border
-from training.stages.train_detector import ORIGINAL, SELECTION
 
 CHECKED_IMAGES = 16
 
 
 def export(dataset: str) -> None:
     """Export and verify the release of a dataset."""
-    entry = params.load().dataset(dataset)
+    card = params.load().dataset(dataset).card
     report = json.loads((folders.evaluation(dataset) / tracking.METRICS).read_text(encoding="utf-8"))
     real = prepared.load(folders.prepared(dataset), "test").images
-    kind = json.loads((folders.detectors(dataset) / SELECTION).read_text(encoding="utf-8"))["champion"]
+    kind = json.loads((folders.detectors(dataset) / detector.SELECTION).read_text(encoding="utf-8"))["champion"]
     recipe = report["generators"]["champion"]
     with tempfile.TemporaryDirectory() as temporary:
         sources = {name: Path(temporary) / name for name in (manifest.GENERATOR, manifest.DETECTOR, manifest.REFERENCE)}
@@ -43,11 +40,13 @@ def export(dataset: str) -> None:
         latent_size, generator_difference = _generator(dataset, recipe, sources[manifest.GENERATOR])
         detector_difference = _detector(dataset, kind, np.array(real[:CHECKED_IMAGES]), sources[manifest.DETECTOR])
         Reference.of(prepared.load(folders.prepared(dataset), "validation").images).write(sources[manifest.REFERENCE])
-        parity = {"generator_grey_levels": generator_difference, "detector": detector_difference}
-        document = _document(dataset, entry, kind, recipe, latent_size, report, parity)
-        release = manifest.write_release(folders.release(dataset), sources, document)
+        differences = {"generator_grey_levels": generator_difference, "detector": detector_difference}
+        info = prepared.read_dataset(folders.prepared(dataset))
+        thresholds = detector.load_thresholds(folders.detectors(dataset), kind)
+        document = release.document(card, info, recipe, latent_size, kind, thresholds, report, differences)
+        written = manifest.write_release(folders.release(dataset), sources, document)
     print(
-        f"{release.folder}: version {release.version}; graphs differ from their originals by at most "
+        f"{written.folder}: version {written.version}; graphs differ from their originals by at most "
         f"{generator_difference:.0f} grey levels and {detector_difference:.1e}"
     )
 
@@ -77,7 +76,10 @@ def _detector(dataset: str, kind: str, real: np.ndarray, path: Path) -> float:
 
     originals = {name: output(index) for index, name in enumerate(("synthetic_probability", "typicality", "heatmap"))}
     if kind == "linear_evidence":
-        pipeline, features = joblib.load(folders.detectors(dataset) / ORIGINAL), model.scorer.get_submodule("features")
+        pipeline, features = (
+            joblib.load(folders.detectors(dataset) / detector.ORIGINAL),
+            model.scorer.get_submodule("features"),
+        )
 
         def scikit_learn(images: np.ndarray) -> np.ndarray:
             rows = linear_evidence.features_of(images, features).astype(np.float64)
@@ -87,68 +89,6 @@ def _detector(dataset: str, kind: str, real: np.ndarray, path: Path) -> float:
         originals["synthetic_probability"] = scikit_learn
     images = np.concatenate([real, onnx_export.edge_images(size, channels)])
     return onnx_export.check_detector(path, originals, images)
-
-
-def _document(
-    dataset: str,
-    entry: params.Dataset,
-    kind: str,
-    recipe: str,
-    latent_size: int,
-    report: dict[str, Any],
-    parity: dict[str, float],
-) -> dict[str, Any]:
-    """The manifest without files and version."""
-    info, spec = prepared.read_dataset(folders.prepared(dataset)), entry.prepare.image
-    image = {"dtype": "uint8", "shape": ["N", spec.size, spec.size, spec.channels]}
-    scores = report["detectors"]["kinds"][kind]
-    return {
-        "schema": 1,
-        "name": dataset,
-        "image": {"size": spec.size, "channels": spec.channels, "tile_side": spec.tile_side},
-        "generator": {
-            "recipe": recipe,
-            "latent_size": latent_size,
-            "labels": [],
-            "inputs": {"latent": {"dtype": "float32", "shape": ["N", latent_size]}},
-            "outputs": {"image": image},
-        },
-        "detector": {
-            "kind": kind,
-            "thresholds": asdict(detector.load_thresholds(folders.detectors(dataset), kind)),
-            "operating_points": scores["operating_points"],
-            "inputs": {"image": image},
-            "outputs": {
-                "synthetic_probability": {"dtype": "float32", "shape": ["N"]},
-                "typicality": {"dtype": "float32", "shape": ["N"]},
-                "heatmap": {"dtype": "float32", "shape": ["N", "h", "w"]},
-            },
-        },
-        "metrics": {
-            "generator": report["generators"]["recipes"][recipe]
-            | {
-                "space": report["generators"]["space"],
-                "kid_floor": report["generators"]["kid_floor_real_train_against_real_test"],
-            },
-            "detector": {name: value for name, value in scores.items() if name != "operating_points"},
-            "intervals_resample": report["detectors"]["intervals_resample"],
-            "control": report["control"],
-            "export_difference": parity,
-        },
-        "data": {
-            "title": entry.card.title,
-            "source": info.source,
-            "origin": info.origin,
-            "licence": info.licence,
-            "counts": info.counts,
-            "patients": info.patients,
-            "split": info.split,
-            "content_hash": info.content_hash,
-            "labels": info.labels,
-        },
-        "intended_use": entry.card.intended_use,
-        "limitations": entry.card.limitations,
-    }
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import argparse
 import sys
 
 from training import folders, params
+from training.border import border
 from training.data.items import LeftOut
 from training.data.preparation import prepare
 from training.data.prepared import LEFT_OUT, DatasetInfo, read_left_out
-from training.stages.border import border
 
 NAMES_SHOWN = 10
 
@@ -21,7 +21,8 @@ def main() -> None:
     name = parser.parse_args().name
     with border("prepare", name):
         folder = folders.prepared(name)
-        info = prepare(name, params.load().dataset(name), folder)
+        entry = params.load().dataset(name)
+        info = prepare(name, entry.prepare, entry.card.origin, entry.card.licence, folder)
         print(report(info, read_left_out(folder)), file=sys.stderr)
 
 

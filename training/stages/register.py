@@ -8,7 +8,7 @@ import json
 
 from contracts.manifest import read_release
 from training import folders, params, registry, tracking
-from training.stages.border import border
+from training.border import border
 
 
 def register(dataset: str) -> None:

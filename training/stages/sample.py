@@ -9,8 +9,8 @@ import shutil
 import numpy as np
 
 from training import device, folders, params, progress
+from training.border import border
 from training.gans import recipes
-from training.stages.border import border
 
 SPLITS = ("train", "validation", "test")
 

@@ -14,30 +14,11 @@ import numpy as np
 import torch
 
 from training import folders, params, tracking
+from training.border import border
 from training.data import prepared
-from training.detectors import calibration, corruptions, detector, linear_evidence, residual_network
+from training.detectors import calibration, corruptions, detector, examples, linear_evidence, residual_network
 from training.detectors.typicality import Typicality
 from training.evaluation.detection import area_under_curve
-from training.stages.border import border
-
-ORIGINAL = "linear_evidence.joblib"
-SELECTION = "selection.json"
-
-
-def labelled(dataset: str, split: str, recipes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Real and generated images of a split, uint8 [N, H, W, C], and which are synthetic, bool [N]."""
-    real = prepared.load(folders.prepared(dataset), split).images
-    fakes = [np.load(folders.samples(dataset, recipe) / f"{split}.npy") for recipe in recipes]
-    images = np.concatenate([real, *fakes])
-    return images, np.arange(len(images)) >= len(real)
-
-
-def balanced(synthetic: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Row numbers of equally many real and synthetic images, at most `most` of each, in random order."""
-    random = np.random.default_rng(seed)
-    count = min(most, int(synthetic.sum()), int((~synthetic).sum()))
-    rows = [random.choice(np.flatnonzero(chosen), count, replace=False) for chosen in (synthetic, ~synthetic)]
-    return random.permutation(np.concatenate(rows))
 
 
 def train_detector(dataset: str) -> None:
@@ -54,20 +35,20 @@ def train_detector(dataset: str) -> None:
     out.mkdir(parents=True)
     with tracking.run(record) as run:
         # Images: both classes clean and corrupted alike
-        images, synthetic = labelled(dataset, "train", recipes)
-        rows = balanced(synthetic, settings.maximum_training_images, settings.seed)
+        images, synthetic = examples.labelled(dataset, "train", recipes)
+        rows = examples.balanced(synthetic, settings.maximum_training_images, settings.seed)
         images, synthetic = images[rows], synthetic[rows]
         copies = [
             corruptions.corrupt_randomly(images, settings.seed + copy) for copy in range(settings.corrupted_copies)
         ]
         images, synthetic = np.concatenate([images, *copies]), np.tile(synthetic, 1 + settings.corrupted_copies)
-        held_out, held_out_synthetic = labelled(dataset, "validation", recipes)
+        held_out, held_out_synthetic = examples.labelled(dataset, "validation", recipes)
         corrupted = corruptions.corrupt_randomly(held_out, settings.seed + settings.corrupted_copies)
 
         # Scorers
         linear, original = linear_evidence.fit(images, synthetic, spec, settings)
         network = residual_network.fit(images, synthetic, spec, settings, dataset)
-        joblib.dump(original, out / ORIGINAL)
+        joblib.dump(original, out / detector.ORIGINAL)
 
         # Typicality knows real images only
         typicality = Typicality(spec)
@@ -91,8 +72,8 @@ def train_detector(dataset: str) -> None:
             probabilities, typical = detector.judge(whole, held_out)
             limits = calibration.thresholds(probabilities, held_out_synthetic, typical, settings.error_share)
             detector.save_thresholds(out, kind, limits)
-        champion = max(aucs, key=lambda kind: (round(aucs[kind], 4), kind == "linear_evidence"))
-        (out / SELECTION).write_text(json.dumps({"champion": champion}) + "\n", encoding="utf-8")
+        champion = detector.choose(aucs)
+        (out / detector.SELECTION).write_text(json.dumps({"champion": champion}) + "\n", encoding="utf-8")
         (out / tracking.METRICS).write_text(json.dumps({"validation_auc": aucs}, indent=2) + "\n", encoding="utf-8")
         record.write(out)
         run.finish(out)

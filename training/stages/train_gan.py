@@ -8,9 +8,9 @@ import shutil
 from dataclasses import asdict
 
 from training import folders, params, tracking
+from training.border import border
 from training.data import prepared
 from training.gans import loop, recipes
-from training.stages.border import border
 
 
 def train_gan(dataset: str, recipe: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.images import dicom, png, speckle
 from training.data.dicom_folder import collect
-from training.params import DicomSource
+from training.data.params import DicomSource
 
 
 def test_patients_are_numbered_and_their_identifiers_written_nowhere(tmp_path: Path) -> None:

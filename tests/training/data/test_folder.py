@@ -5,7 +5,7 @@ import pytest
 from contracts.errors import ImageError, VerisynthError
 from tests.images import dicom, png, speckle, write_pngs
 from training.data.folder import collect
-from training.params import FolderSource
+from training.data.params import FolderSource
 
 
 def left_out(source: FolderSource) -> dict[str, str]:

@@ -6,7 +6,7 @@ import pytest
 from contracts.errors import ImageError
 from tests.images import png, speckle, write_pngs
 from training.data.masked_folder import collect, match
-from training.params import MaskedFolderSource
+from training.data.params import MaskedFolderSource
 
 
 def test_masks_find_their_images() -> None:

@@ -13,7 +13,7 @@ from contracts.errors import VerisynthError
 from tests.images import speckle
 from training.data.medmnist import collect, download
 from training.data.medmnist_sets import SETS, file_name, url
-from training.params import MedmnistSource
+from training.data.params import MedmnistSource
 
 
 def write_set(folder: Path, name: str, labels: dict[str, np.ndarray], **changed: np.ndarray) -> MedmnistSource:

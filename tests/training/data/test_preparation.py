@@ -10,11 +10,8 @@ from PIL import Image
 from contracts.errors import VerisynthError
 from contracts.imaging import fit
 from tests.images import dicom, encoded, png, speckle, write_pngs
-from training.data import prepared
-from training.data.preparation import prepare
-from training.params import (
-    Card,
-    Dataset,
+from training.data import preparation, prepared
+from training.data.params import (
     DicomSource,
     FolderSource,
     MaskedFolderSource,
@@ -24,15 +21,16 @@ from training.params import (
     Source,
     Split,
     Tiles,
-    TrainGan,
 )
 
-CARD = Card("Speckle", "numpy", "CC0", "Tests", ["None of it is real."])
+
+def wanted(source: Source, **settings: object) -> Prepare:
+    defaults: dict[str, object] = {"size": 32, "channels": 3, "minimum_images": 5}
+    return Prepare(source, **(defaults | settings))  # type: ignore[arg-type]
 
 
-def dataset(source: Source, **settings: object) -> Dataset:
-    wanted: dict[str, object] = {"size": 32, "channels": 3, "minimum_images": 5}
-    return Dataset(CARD, Prepare(source, **(wanted | settings)), TrainGan(images=1))  # type: ignore[arg-type]
+def prepare(name: str, description: Prepare, folder: Path) -> prepared.DatasetInfo:
+    return preparation.prepare(name, description, "numpy", "CC0", folder)
 
 
 def reasons(folder: Path) -> dict[str, str]:
@@ -68,7 +66,7 @@ def test_a_messy_folder_is_prepared_and_every_file_left_out_named(tmp_path: Path
         (raw / name).write_bytes(data)
     (raw / "link.png").symlink_to(tmp_path / "gone.png")
 
-    info = prepare("mess", dataset(FolderSource(str(raw))), tmp_path / "mess")
+    info = prepare("mess", wanted(FolderSource(str(raw))), tmp_path / "mess")
     assert reasons(tmp_path / "mess") == {
         "animated.png": "several_frames",
         "empty.png": "not_an_image",
@@ -91,12 +89,12 @@ def test_a_messy_folder_is_prepared_and_every_file_left_out_named(tmp_path: Path
 def test_too_few_images_fail_with_what_was_left_out_and_keep_the_old_folder(tmp_path: Path) -> None:
     write_pngs(tmp_path / "raw", 6)
     source = FolderSource(str(tmp_path / "raw"))
-    prepare("few", dataset(source), tmp_path / "few")
+    prepare("few", wanted(source), tmp_path / "few")
     before = files(tmp_path / "few")
     (tmp_path / "raw" / "image_0.png").write_bytes(b"")
     (tmp_path / "raw" / "image_1.png").write_bytes(b"")
     with pytest.raises(VerisynthError, match=r"4 images.*minimum_images is 5.*2 not_an_image \(image_0.png, image_1"):
-        prepare("few", dataset(source), tmp_path / "few")
+        prepare("few", wanted(source), tmp_path / "few")
     assert files(tmp_path / "few") == before
     assert [path.name for path in tmp_path.iterdir()] in (["raw", "few"], ["few", "raw"])
 
@@ -104,9 +102,9 @@ def test_too_few_images_fail_with_what_was_left_out_and_keep_the_old_folder(tmp_
 def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(VerisynthError, match="0 images can be used"):
-        prepare("none", dataset(FolderSource(str(tmp_path / "raw"))), tmp_path / "none")
+        prepare("none", wanted(FolderSource(str(tmp_path / "raw"))), tmp_path / "none")
     with pytest.raises(VerisynthError, match="is no folder; put or link"):
-        prepare("none", dataset(FolderSource(str(tmp_path / "nowhere"))), tmp_path / "none")
+        prepare("none", wanted(FolderSource(str(tmp_path / "nowhere"))), tmp_path / "none")
 
 
 def test_the_same_input_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) -> None:
@@ -115,7 +113,7 @@ def test_the_same_input_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) ->
         write_pngs(tmp_path / place / "well", 12, seed=2)
         (tmp_path / place / "well" / "bad.png").write_bytes(b"")
         source = FolderSource(str(tmp_path / place), labels="folder")
-        prepare("twice", dataset(source), tmp_path / f"prepared-{place}" / "twice")
+        prepare("twice", wanted(source), tmp_path / f"prepared-{place}" / "twice")
     one, other = (files(tmp_path / f"prepared-{place}" / "twice") for place in ("one", "other"))
     assert one == other
     assert str(tmp_path).encode() not in b"".join(one.values())
@@ -131,20 +129,20 @@ def test_content_hash_follows_pixels_labels_and_masks(tmp_path: Path) -> None:
         for number in range(6):
             (tmp_path / "masks" / f"image_{number}.png").write_bytes(png(mask if number == 0 else mask + 1))
         source = MaskedFolderSource(str(tmp_path / "images"), str(tmp_path / "masks"))
-        hashes.add(prepare("masked", dataset(source, size=64), tmp_path / "masked").content_hash)
-    hashes.add(prepare("plain", dataset(FolderSource(str(tmp_path / "images")), size=64), tmp_path / "x").content_hash)
+        hashes.add(prepare("masked", wanted(source, size=64), tmp_path / "masked").content_hash)
+    hashes.add(prepare("plain", wanted(FolderSource(str(tmp_path / "images")), size=64), tmp_path / "x").content_hash)
     assert len(hashes) == 4
 
 
 def test_images_are_what_the_service_would_see(tmp_path: Path) -> None:
     write_pngs(tmp_path / "raw", 6, height=50, width=70)
-    wanted = dataset(FolderSource(str(tmp_path / "raw")), channels=1)
-    prepare("served", wanted, tmp_path / "served")
+    described = wanted(FolderSource(str(tmp_path / "raw")), channels=1)
+    prepare("served", described, tmp_path / "served")
     for split in prepared.SPLITS:
         part = prepared.load(tmp_path / "served", split)
         for image, row in zip(part.images, part.rows, strict=True):
             with Image.open(tmp_path / "raw" / row.source) as original:
-                assert np.array_equal(image, fit(np.asarray(original), wanted.prepare.image)[0])
+                assert np.array_equal(image, fit(np.asarray(original), described.image)[0])
 
 
 def test_details_keep_to_their_patients_split_and_backgrounds_are_counted(tmp_path: Path) -> None:
@@ -154,7 +152,7 @@ def test_details_keep_to_their_patients_split_and_backgrounds_are_counted(tmp_pa
         (tmp_path / f"P{patient}_eye.png").write_bytes(png(image))
     source = FolderSource(str(tmp_path), patient_pattern=r"(P\d)")
     tiles = Tiles(side=48, stride=24, minimum_foreground=0.4)
-    info = prepare("eyes", dataset(source, tiles=tiles), tmp_path / "prepared" / "eyes")
+    info = prepare("eyes", wanted(source, tiles=tiles), tmp_path / "prepared" / "eyes")
     assert sum(info.counts.values()) == 4 * 6
     assert info.left_out == {"little_foreground": 4 * 3}
     assert info.patients == {"train": 2, "validation": 1, "test": 1}
@@ -164,13 +162,13 @@ def test_details_keep_to_their_patients_split_and_backgrounds_are_counted(tmp_pa
             assert row.box is not None
             with Image.open(tmp_path / row.source) as original:
                 cut = row.box.cut(np.asarray(original))
-            assert np.array_equal(image, fit(cut, dataset(source).prepare.image)[0])
+            assert np.array_equal(image, fit(cut, wanted(source).image)[0])
 
 
 @pytest.mark.parametrize("image", ["ihc", "retina"])
 def test_one_image_is_split_by_region(image: str, tmp_path: Path) -> None:
     tiles = Tiles(side=64, stride=16) if image == "ihc" else Tiles(side=128, stride=64, minimum_foreground=0.9)
-    info = prepare(image, dataset(SkimageSource(image), size=64, tiles=tiles), tmp_path / image)
+    info = prepare(image, wanted(SkimageSource(image), size=64, tiles=tiles), tmp_path / image)
     assert info.split.startswith("by region")
     painted = {split: np.zeros((1411, 1411), dtype=bool) for split in prepared.SPLITS}
     for split, area in painted.items():
@@ -194,7 +192,7 @@ def test_given_splits_keep_a_shared_image_in_the_held_out_one(tmp_path: Path) ->
     arrays["val_images"][1] = arrays["test_images"][0]
     np.savez(tmp_path / "breastmnist.npz", **arrays)
     source = MedmnistSource("breastmnist", str(tmp_path))
-    info = prepare("breast", dataset(source, channels=1), tmp_path / "breast")
+    info = prepare("breast", wanted(source, channels=1), tmp_path / "breast")
     assert info.counts == {"train": 5, "validation": 5, "test": 6}
     assert info.split == "as the source gives it"
     assert info.labels == ["malignant", "normal, benign"]
@@ -204,14 +202,14 @@ def test_given_splits_keep_a_shared_image_in_the_held_out_one(tmp_path: Path) ->
             "train/2 duplicate of validation/4",
         ]
     with pytest.raises(VerisynthError, match=r"0 images can be used.*image_too_small"):
-        prepare("breast", dataset(source, channels=1, size=64), tmp_path / "large")
+        prepare("breast", wanted(source, channels=1, size=64), tmp_path / "large")
 
 
 def test_dicom_files_are_prepared_by_patient(tmp_path: Path) -> None:
     for number in range(8):
         stored = speckle(number, channels=1)[..., 0].astype(np.uint16) * 16
         (tmp_path / f"{number}.dcm").write_bytes(dicom(stored, patient=f"P{number // 2}"))
-    info = prepare("scans", dataset(DicomSource(str(tmp_path)), channels=1), tmp_path / "prepared" / "scans")
+    info = prepare("scans", wanted(DicomSource(str(tmp_path)), channels=1), tmp_path / "prepared" / "scans")
     assert sum(info.patients.values()) == 4
     assert sum(info.counts.values()) == 8
     assert not info.left_out
@@ -223,4 +221,4 @@ def test_shares_that_leave_a_split_empty_are_refused(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(png(image))
     tiles = Tiles(side=32, stride=32, minimum_foreground=0.5)
     with pytest.raises(VerisynthError, match="no image is in validation"):
-        prepare("one", dataset(FolderSource(str(tmp_path)), tiles=tiles, split=Split()), tmp_path / "prepared" / "one")
+        prepare("one", wanted(FolderSource(str(tmp_path)), tiles=tiles, split=Split()), tmp_path / "prepared" / "one")

@@ -1,7 +1,7 @@
 import numpy as np
 
+from training.data.params import SkimageSource
 from training.data.skimage_bundled import collect
-from training.params import SkimageSource
 
 
 def test_stained_tissue_is_one_image_without_mask() -> None:

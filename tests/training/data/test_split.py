@@ -6,10 +6,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from contracts.errors import VerisynthError
+from training.data.params import Split
 from training.data.prepared import SPLITS, Row
 from training.data.split import by_patient, by_region, check_overlap
 from training.data.tiles import Box, boxes
-from training.params import Split
 
 
 def row(patient: str, number: int = 0, label: str | None = None, box: Box | None = None, source: str = "") -> Row:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from contracts.imaging import fit
 from tests.images import speckle
 from training.data.items import Pixels
+from training.data.params import FolderSource, Prepare, Tiles
 from training.data.tiles import Box, boxes, detail, foreground, resize_mask, whole
-from training.params import FolderSource, Prepare, Tiles
 
 WHOLE = Prepare(FolderSource("x"), size=32, channels=1)
 DETAILS = Prepare(FolderSource("x"), size=32, channels=3, tiles=Tiles(side=48, stride=16))

@@ -9,7 +9,7 @@ from tests.training.detectors.traces import smooth_images
 from training.detectors import detector
 from training.detectors.calibration import Calibration
 from training.detectors.typicality import Typicality
-from training.params import ParamsError
+from training.reading import ParamsError
 
 SPEC = ImageSpec(32, 3)
 IMAGES = smooth_images(5, 32, 3, seed=0)
@@ -42,3 +42,9 @@ def test_the_probability_is_the_calibrated_score() -> None:
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ParamsError, match="'forest' is unknown; valid: linear_evidence, residual_network"):
         detector.scorer("forest", SPEC, 4)
+
+
+def test_the_better_kind_is_chosen_and_the_linear_one_wins_ties() -> None:
+    assert detector.choose({"linear_evidence": 0.95, "residual_network": 0.99}) == "residual_network"
+    assert detector.choose({"linear_evidence": 0.9993, "residual_network": 0.9999}) == "linear_evidence"
+    assert detector.choose({"linear_evidence": 0.99, "residual_network": 0.95}) == "linear_evidence"

@@ -32,7 +32,9 @@ def test_batch_norm_statistics_are_those_of_the_averaged_weights() -> None:
     renormalised = renormalise(average, latent_size=8)
     first = renormalised.layers[0]
     noise = torch.Generator().manual_seed(0)
-    activations = torch.cat([first(torch.randn(64, 8, generator=noise)[:, :, None, None]) for _ in range(NORMALISATION_BATCHES)])
+    activations = torch.cat(
+        [first(torch.randn(64, 8, generator=noise)[:, :, None, None]) for _ in range(NORMALISATION_BATCHES)]
+    )
     normalisation = renormalised.layers[1]
     torch.testing.assert_close(normalisation.running_mean, activations.mean(dim=(0, 2, 3)), atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(normalisation.running_var, activations.var(dim=(0, 2, 3)), rtol=2e-2, atol=1e-6)

@@ -6,7 +6,8 @@ import pytest
 from contracts.imaging import ImageSpec
 from training.gans import recipes
 from training.gans.averaging import averaged, renormalise
-from training.params import ParamsError, Recipe
+from training.params import Recipe
+from training.reading import ParamsError
 
 SETTINGS = Recipe(8, 4, 4, 2e-4, 0.5, 100, 30, 100, 100)
 IMAGE = ImageSpec(32, 3)

@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from contracts.errors import VerisynthError
 from tests.images import write_pngs
 from training.data import prepared
-from training.stages.border import border
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,19 +44,3 @@ def test_mistakes_are_one_line_without_traceback(project: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("prepare@cats: dataset: 'cats' is unknown; valid: ")
     assert done.stderr.count("\n") == 1
-
-
-def test_the_border_lets_our_own_mistakes_through() -> None:
-    with pytest.raises(ZeroDivisionError), border("prepare", "x"):
-        _ = 1 / 0
-
-
-def test_the_border_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped, border("prepare", "x"):
-        raise KeyboardInterrupt
-    assert stopped.value.code == 130
-    assert "prepare@x: stopped; go on with `dvc repro`" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stopped, border("register"):
-        raise VerisynthError("no release")
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err == "register: no release\n"

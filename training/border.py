@@ -24,6 +24,6 @@ def border(stage: str, cell: str | None = None, go_on: str = "`dvc repro`; finis
     except VerisynthError as error:
         print(f"{target}: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"\n{target}: stopped; go on with {go_on}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{target}: {stop.args[0] if stop.args else 'stopped'}; go on with {go_on}", file=sys.stderr)
         sys.exit(130)

@@ -1,0 +1,35 @@
+"""The fair-detector control: the way an image came must not be what a detector recognises."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from contracts.errors import VerisynthError
+from contracts.imaging import decode, encode_png, to_signed_unit
+from training.detectors.detector import judge
+from training.onnx_export import GeneratorGraph
+
+
+class ControlError(VerisynthError):
+    """Real images changed on the generator's path: a detector could learn the path instead of the image."""
+
+
+def check(champion: nn.Module, real: np.ndarray) -> dict[str, float]:
+    """Send real images uint8 [N, H, W, C] through the generator's output head and file form; they must score as before.
+
+    Raises:
+        ControlError: when a pixel or a score changes.
+    """
+    head = GeneratorGraph(nn.Identity())
+    with torch.inference_mode():
+        through = head(torch.from_numpy(to_signed_unit(real)).permute(0, 3, 1, 2)).numpy()
+    filed = np.stack([decode(encode_png(image)).pixels for image in through])
+    changed = int((filed != real).sum())
+    direct, controlled = judge(champion, real)[0], judge(champion, filed)[0]
+    difference = float(np.abs(direct - controlled).max())
+    if changed or difference > 1e-6:
+        raise ControlError(
+            f"{changed} pixels of real test images change on the generator's path and scores move by {difference:.2e}; "
+            "generated images would be recognised by their rounding or file form"
+        )
+    return {"changed_pixels": changed, "largest_score_difference": difference}

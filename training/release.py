@@ -1,0 +1,74 @@
+"""What a release says of itself: the manifest, out of card, data and evaluation."""
+
+from dataclasses import asdict
+from typing import Any
+
+from contracts.manifest import Thresholds
+from training.data.prepared import DatasetInfo
+from training.params import Card
+
+
+def document(
+    card: Card,
+    info: DatasetInfo,
+    recipe: str,
+    latent_size: int,
+    kind: str,
+    thresholds: Thresholds,
+    report: dict[str, Any],
+    differences: dict[str, float],
+) -> dict[str, Any]:
+    """The manifest without files and version, which `contracts.manifest.write_release` derives.
+
+    `report` is the evaluation's `metrics.json`; `differences` are those of the graphs to their originals.
+    """
+    spec = info.image
+    image = {"dtype": "uint8", "shape": ["N", spec.size, spec.size, spec.channels]}
+    scores = report["detectors"]["kinds"][kind]
+    return {
+        "schema": 1,
+        "name": info.name,
+        "image": {"size": spec.size, "channels": spec.channels, "tile_side": spec.tile_side},
+        "generator": {
+            "recipe": recipe,
+            "latent_size": latent_size,
+            "labels": [],
+            "inputs": {"latent": {"dtype": "float32", "shape": ["N", latent_size]}},
+            "outputs": {"image": image},
+        },
+        "detector": {
+            "kind": kind,
+            "thresholds": asdict(thresholds),
+            "operating_points": scores["operating_points"],
+            "inputs": {"image": image},
+            "outputs": {
+                "synthetic_probability": {"dtype": "float32", "shape": ["N"]},
+                "typicality": {"dtype": "float32", "shape": ["N"]},
+                "heatmap": {"dtype": "float32", "shape": ["N", "h", "w"]},
+            },
+        },
+        "metrics": {
+            "generator": report["generators"]["recipes"][recipe]
+            | {
+                "space": report["generators"]["space"],
+                "kid_floor": report["generators"]["kid_floor_real_train_against_real_test"],
+            },
+            "detector": {name: value for name, value in scores.items() if name != "operating_points"},
+            "intervals_resample": report["detectors"]["intervals_resample"],
+            "control": report["control"],
+            "export_difference": differences,
+        },
+        "data": {
+            "title": card.title,
+            "source": info.source,
+            "origin": info.origin,
+            "licence": info.licence,
+            "counts": info.counts,
+            "patients": info.patients,
+            "split": info.split,
+            "content_hash": info.content_hash,
+            "labels": info.labels,
+        },
+        "intended_use": card.intended_use,
+        "limitations": card.limitations,
+    }
