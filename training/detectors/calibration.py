@@ -55,5 +55,5 @@ def thresholds(
     return Thresholds(
         real=round(min(1 - SURE, float(np.quantile(probabilities[synthetic], error_share))), 6),
         synthetic=round(max(SURE, float(np.quantile(probabilities[~synthetic], 1 - error_share))), 6),
-        typicality=round(float(np.quantile(typicality, error_share)) / 2, 6),
+        typicality=round(float(np.quantile(typicality, error_share)), 6),
     )

@@ -18,7 +18,7 @@ PAIRS = 8
 def real_beside_synthetic(real: np.ndarray, synthetic: np.ndarray, path: Path) -> None:
     """Held-out real images on the left, generated ones on the right, neither chosen; uint8 [N, H, W, C]."""
     count = COLUMNS * ROWS
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.25), layout="constrained")
     for axes, images, title in zip(
         figure.subplots(1, 2), (_spread(real, count), synthetic[:count]), ("real, held out", "synthetic"), strict=True
     ):
@@ -30,7 +30,7 @@ def real_beside_synthetic(real: np.ndarray, synthetic: np.ndarray, path: Path) -
 def closest_pairs(synthetic: np.ndarray, neighbours: np.ndarray, distances: np.ndarray, path: Path) -> None:
     """The generated images nearest to the training set, above their nearest training images; uint8 [N, H, W, C]."""
     order = np.argsort(distances)[:PAIRS]
-    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
     axes = figure.subplots()
     _show(axes, grid(np.concatenate([synthetic[order], neighbours[order]]), len(order)))
     axes.set_title(f"closest pairs: synthetic above its nearest training image ({distances[order[0]]:.1f} grey levels)")
