@@ -12,6 +12,8 @@ from contracts.statistics import FEATURES, Reference, histogram, image_statistic
 
 # A PSI over n images and B bins is about (B - 1) / n without any drift: a few images would raise false alarms.
 FILLED_SHARE = 0.2
+# One upload moves the index by little: it is read anew each time this share of the window was taken in.
+REFRESHED_SHARE = 0.02
 
 
 class DriftWindow:
@@ -21,9 +23,16 @@ class DriftWindow:
         self._reference = reference
         self._size = size
         self._values: dict[str, deque[float]] = {feature: deque(maxlen=size) for feature in FEATURES}
+        self._added = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether enough uploads came in since the index was last worth reading."""
+        return self._added % max(1, int(REFRESHED_SHARE * self._size)) == 0
 
     def add(self, image: np.ndarray) -> None:
         """Take in one upload as the model saw it: uint8 [H, W, C]."""
+        self._added += 1
         for feature, values in image_statistics(image[None]).items():
             self._values[feature].append(float(values[0]))
 

@@ -6,6 +6,7 @@ Errors are raised as `Refusal`; limits, request ids and the error envelope are `
 import functools
 import hashlib
 import logging
+import math
 import reprlib
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -32,9 +33,11 @@ from monitoring.metrics import Metrics
 from serving.formats import FORMATS, Origin
 from serving.openapi import document
 from serving.refusals import Refusal
-from serving.requests import read_authenticity, read_generate
+from serving.requests import GenerateRequest, read_authenticity, read_generate
 from serving.runtime import BATCH_SIZE, Catalogue, Judgement, Model, ModelError, Samples
 from serving.settings import Settings
+
+SMALLEST_BATCH = 8
 
 Answer = TypeVar("Answer")
 
@@ -69,7 +72,7 @@ class Endpoints:
 
     def load(self) -> None:
         """Load, check and warm all models; blocks until they are ready."""
-        self.catalogue = Catalogue.load(self.settings.models_folder, self.settings.threads, self.settings.require_gpu)
+        self.catalogue = Catalogue.load(self.settings.models_folder, self.settings.require_gpu)
         self.metrics.refused_releases.set(len(self.catalogue.refused))
         for model in self.catalogue.models.values():
             self.metrics.announce(model.name, model.version, model.provider, FEATURES)
@@ -77,7 +80,7 @@ class Endpoints:
 
     @functools.cached_property
     def _threads(self) -> anyio.CapacityLimiter:
-        return anyio.CapacityLimiter(self.settings.concurrency)
+        return anyio.CapacityLimiter(self.settings.threads)
 
     @functools.cached_property
     def _places(self) -> anyio.CapacityLimiter:
@@ -104,11 +107,7 @@ class Endpoints:
             model = self._model(wanted.model)
             _check_label(model, wanted.label)
             seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-            parts = []
-            # One batch at a time: other requests get their turn, and a timed-out one ends after its batch.
-            for start in range(0, wanted.count, BATCH_SIZE):
-                count = min(BATCH_SIZE, wanted.count - start)
-                parts.append(await self._batch(model, seed, start, count, wanted.truncation, wanted.label))
+            parts = await self._batches(model, seed, wanted)
             origin = Origin(model.name, model.version, seed, float(wanted.truncation), wanted.label)
             form = FORMATS[wanted.format]
             body = await self._in_thread(lambda: form.write(Samples.joined(parts), origin))
@@ -133,14 +132,27 @@ class Endpoints:
         after = BackgroundTask(self._follow_drift, model, judgement)
         return JSONResponse(_verdict(model, decoded, judgement, digest), background=after)
 
-    async def _batch(
-        self, model: Model, seed: int, start: int, count: int, truncation: float, label: str | None
-    ) -> Samples:
-        def run() -> Samples:
-            with self.metrics.inference_seconds.labels(model.name, "generate").time():
-                return model.generate(seed, start, count, truncation, label)
+    async def _batches(self, model: Model, seed: int, wanted: GenerateRequest) -> list[Samples]:
+        """All images asked for, in batches side by side; a timed-out request ends after the batches in hand."""
+        batch = min(BATCH_SIZE, max(SMALLEST_BATCH, math.ceil(wanted.count / self.settings.threads)))
+        starts = range(0, wanted.count, batch)
+        parts: dict[int, Samples] = {}
 
-        return await self._in_thread(run)
+        async def run(start: int) -> None:
+            count = min(batch, wanted.count - start)
+            parts[start] = await self._in_thread(lambda: self._generate(model, seed, start, count, wanted))
+
+        try:
+            async with anyio.create_task_group() as group:
+                for start in starts:
+                    group.start_soon(run, start)
+        except* Refusal as refused:
+            raise refused.exceptions[0] from None
+        return [parts[start] for start in starts]
+
+    def _generate(self, model: Model, seed: int, start: int, count: int, wanted: GenerateRequest) -> Samples:
+        with self.metrics.inference_seconds.labels(model.name, "generate").time():
+            return model.generate(seed, start, count, wanted.truncation, wanted.label)
 
     def _judge(self, model: Model, data: bytes) -> tuple[DecodedImage, Judgement, str]:
         try:
@@ -155,8 +167,9 @@ class Endpoints:
     async def _follow_drift(self, model: Model, judgement: Judgement) -> None:
         window = self._windows[model.name]
         window.add(judgement.tiles[len(judgement.tiles) // 2])
-        for feature, index in window.drift().items():
-            self.metrics.input_drift.labels(model.name, feature).set(index)
+        if window.due:
+            for feature, index in window.drift().items():
+                self.metrics.input_drift.labels(model.name, feature).set(index)
 
     def _model(self, name: str | None) -> Model:
         models, refused = self.catalogue.models, self.catalogue.refused

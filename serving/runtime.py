@@ -84,8 +84,8 @@ class Model:
         self._generator_outputs = [output.name for output in generator.get_outputs()]
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1, require_gpu: bool = False) -> "Model":
-        """Verify the release in `folder`, open its sessions with `threads` threads each, run both once.
+    def load(cls, folder: Path, require_gpu: bool = False) -> "Model":
+        """Verify the release in `folder`, open its sessions, run both once.
 
         Raises:
             ReleaseError: an altered or missing file, a graph that breaks the contract or does not run,
@@ -100,8 +100,8 @@ class Model:
             raise ReleaseError(f"{folder / REFERENCE} cannot be read: {error}") from error
         model = cls(
             release,
-            _session(folder / GENERATOR, threads, require_gpu),
-            _session(folder / DETECTOR, threads, require_gpu),
+            _session(folder / GENERATOR, require_gpu),
+            _session(folder / DETECTOR, require_gpu),
             reference,
         )
         model._check_graphs()
@@ -209,14 +209,14 @@ class Catalogue:
     refused: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def load(folder: Path, threads: int = 1, require_gpu: bool = False) -> "Catalogue":
+    def load(folder: Path, require_gpu: bool = False) -> "Catalogue":
         """Every release folder in `folder`; one that cannot be trusted is left out, logged and named in `refused`."""
         catalogue = Catalogue(folder)
         for release_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
             if not release_folder.is_dir() or release_folder.name.startswith("."):
                 continue
             try:
-                catalogue.models[release_folder.name] = Model.load(release_folder, threads, require_gpu)
+                catalogue.models[release_folder.name] = Model.load(release_folder, require_gpu)
             except ReleaseError as error:
                 logger.error("release %s is not served: %s", release_folder.name, error)
                 catalogue.refused[release_folder.name] = str(error)
@@ -233,12 +233,11 @@ class Catalogue:
         return f"there is no model in {self.folder}; make one with `dvc repro`, then start the service again"
 
 
-def _session(path: Path, threads: int, require_gpu: bool) -> onnxruntime.InferenceSession:
+def _session(path: Path, require_gpu: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    # A run stays on its caller's thread: batches side by side use the cores better than one batch torn apart.
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Threads that spin for work take the cores from the other workers.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # ONNX Runtime lists CUDA whether or not there is a GPU, and complains loudly when it is asked for in vain.
     wanted = CUDA in onnxruntime.get_available_providers() and any(device.exists() for device in GPU_DEVICES)
     try:

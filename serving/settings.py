@@ -22,7 +22,6 @@ class Settings:
     models_folder: Path = Path("models")
     workers: int = 0
     threads: int = 0
-    concurrency: int = 2
     maximum_requests: int = 32
     maximum_upload_bytes: int = 32 * 1024**2
     maximum_side: int = DecodeLimits.maximum_side
