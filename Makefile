@@ -18,7 +18,8 @@ $(BIN)/.complete: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f'Python 3.11 or newer is needed, this is {v.major}.{v.minor}: make PYTHON=python3.12')"
 	@echo "Installing into .venv (a few minutes the first time)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[train,serve,dev]"
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt setuptools
+	$(BIN)/pip install --disable-pip-version-check --no-build-isolation -c constraints.txt -e ".[train,serve,dev]"
 	@touch $@
 
 repro: setup ## run the pipeline: only what changed
@@ -44,4 +45,4 @@ fetch: setup ## download a MedMNIST set: make fetch SET=pneumoniamnist FOLDER=da
 	python -m training.data.medmnist $(SET) $(FOLDER)
 
 clean: ## forget the environment and everything that was built; raw data stays
-	rm -rf .venv data/prepared data/gans data/samples data/detectors checkpoints models reports mlruns mlartifacts mlflow.db*
+	rm -rf .venv .dvc/cache .dvc/tmp data/prepared data/gans data/samples data/detectors checkpoints models reports mlruns mlartifacts mlflow.db*

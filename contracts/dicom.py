@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_modality_lut, convert_color_space
+from pydicom.pixels import apply_modality_lut
 
 from contracts.errors import ImageError
 
 RANGES = ("window", "full")
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
 def is_dicom(data: bytes) -> bool:
@@ -46,25 +48,30 @@ def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         if frames != 1:
             raise ImageError("several_frames", f"the DICOM file holds {frames} frames; send one frame")
+        interpretation = str(dataset.PhotometricInterpretation)
+        if interpretation not in GREY + COLOUR:
+            raise ImageError(
+                "unsupported_pixels",
+                f"the DICOM file's pixels are {interpretation}; taken are {', '.join(GREY + COLOUR)}",
+            )
         stored = dataset.pixel_array
-        if dataset.SamplesPerPixel == 3:
-            return _colour(stored, dataset)
+        if interpretation in COLOUR:
+            return _colour(stored)
         levels = _full_range(stored, dataset) if pixel_range == "full" else _window(stored, dataset)
     except ImageError:
         raise
     except Exception as error:  # pydicom raises many kinds on broken files; all mean the same to the user
         raise ImageError("broken_image", f"the DICOM file cannot be decoded: {error}") from error
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
+    if interpretation == "MONOCHROME1":
         levels = 1.0 - levels
     rounded: np.ndarray = np.rint(np.clip(levels, 0, 1) * 255)
     return rounded.astype(np.uint8)[..., None]
 
 
-def _colour(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def _colour(stored: np.ndarray) -> np.ndarray:
     if stored.dtype != np.uint8:
         raise ImageError("unsupported_pixels", f"colour DICOM of type {stored.dtype}; only 8 bits are taken")
-    if str(dataset.PhotometricInterpretation).startswith("YBR"):
-        return np.asarray(convert_color_space(stored, dataset.PhotometricInterpretation, "RGB"))
+    # pydicom has converted YBR to RGB already.
     return stored
 
 
@@ -76,7 +83,7 @@ def _full_range(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
 
 def _window(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
-    if "WindowWidth" in dataset:
+    if dataset.get("WindowWidth") and dataset.get("WindowCenter") is not None:
         centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
         low, high = centre - width / 2, centre + width / 2
     else:

@@ -5,7 +5,6 @@ a difference between two copies of them would be a fingerprint that a detector l
 """
 
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,20 +85,18 @@ def decode_mask(data: bytes, limits: DecodeLimits = DecodeLimits()) -> np.ndarra
 def _opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
     """A loaded Pillow image; whatever goes wrong with it, inside the block too, is an ImageError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(*image.size, limits)
-                frames = getattr(image, "n_frames", 1)
-                if frames != 1:
-                    raise ImageError("several_frames", f"the {image.format} holds {frames} frames; send one frame")
-                image.load()
-                yield image
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(*image.size, limits)
+            frames = getattr(image, "n_frames", 1)
+            if frames != 1:
+                raise ImageError("several_frames", f"the {image.format} holds {frames} frames; send one frame")
+            image.load()
+            yield image
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise ImageError("not_an_image", f"the {len(data)} bytes are no {', '.join(FORMATS)} or DICOM image") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise ImageError("image_too_large", str(error)) from error
     except Exception as error:  # Pillow raises many kinds on broken files; all mean the same to the user
         raise ImageError("broken_image", f"the image cannot be decoded: {error}") from error
@@ -206,11 +203,6 @@ def _starts(length: int, side: int, most: int) -> list[int]:
     if count == 1:
         return [(length - side) // 2]
     return [round(start) for start in np.linspace(0, length - side, count)]
-
-
-def to_signed_unit(images: np.ndarray) -> np.ndarray:
-    """uint8 to float32 in [-1, 1]: what generators are trained on."""
-    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def quantise(images: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def read_release(folder: Path) -> Release:
     """Read and verify a release folder: schema, version, presence, size and SHA-256 of every file.
 
     Raises:
-        ReleaseError: naming the file that is missing, altered or malformed.
+        ReleaseError: naming the file that is missing, altered, malformed or cannot be read.
     """
     path = folder / FILE_NAME
     try:
@@ -136,9 +136,12 @@ def read_release(folder: Path) -> Release:
         raise ReleaseError(f"{path} was altered: its version {manifest['version']} is not that of its content")
     for name, stated in manifest["files"].items():
         file = folder / name
-        if not file.is_file():
-            raise ReleaseError(f"{file} is missing; export the release again")
-        found = sha256(file)
+        try:
+            found = sha256(file)
+        except FileNotFoundError as error:
+            raise ReleaseError(f"{file} is missing; export the release again") from error
+        except OSError as error:
+            raise ReleaseError(f"{file} cannot be read: {error}") from error
         if found != stated["sha256"]:
             raise ReleaseError(f"{file} was altered: its sha256 is {found}, the manifest says {stated['sha256']}")
     return Release(folder, manifest)

@@ -1,4 +1,4 @@
-"""Input drift: how far recent uploads have moved from the images that a model was trained on.
+"""Input drift: how far recent uploads have moved from the real validation images of a model.
 
 The measure is the population stability index (PSI) of each image statistic, over the bins of the
 release's `reference.npz`. Common reading: below 0.1 stable, above 0.25 moved.

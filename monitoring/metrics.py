@@ -59,7 +59,7 @@ class Metrics:
         )
         self.input_drift = Gauge(
             "verisynth_input_drift",
-            "Population stability index of recent uploads against the training images; 0 until enough were seen.",
+            "Population stability index of recent uploads against real validation images; 0 until enough were seen.",
             ["model", "feature"],
             multiprocess_mode="livemostrecent",
             registry=registry,

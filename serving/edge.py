@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitoring.metrics import Metrics
@@ -27,6 +28,8 @@ CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 RETRY_AFTER_SECONDS = 5
+# What nginx made usual for a client that hung up: nobody is left to be answered.
+CLIENT_CLOSED_REQUEST = 499
 SECURITY_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -59,14 +62,16 @@ class Edge:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
-        answer = _Answer(_request_id(scope), send)
         body = _LimitedBody(receive, self.settings.maximum_upload_bytes)
+        answer = _Answer(_request_id(scope), body, send)
         try:
             body.check_announced(Headers(scope=scope))
             with anyio.fail_after(self.settings.timeout_seconds):
                 await self.app(scope, body.receive, answer.send)
         except Refusal as refusal:
             await answer.refuse(refusal)
+        except ClientDisconnect:
+            answer.status = answer.status or CLIENT_CLOSED_REQUEST
         except TimeoutError:
             await answer.refuse(Refusal("timeout", f"no answer within {self.settings.timeout_seconds} seconds"))
         except Exception:
@@ -100,6 +105,7 @@ class _LimitedBody:
     source: Receive
     maximum_bytes: int
     received_bytes: int = 0
+    hung_up: bool = False
 
     def check_announced(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
@@ -108,6 +114,7 @@ class _LimitedBody:
 
     async def receive(self) -> Message:
         message = await self.source()
+        self.hung_up = message["type"] == "http.disconnect"
         self.received_bytes += len(message.get("body", b""))
         if self.received_bytes > self.maximum_bytes:
             raise self._refusal()
@@ -120,8 +127,9 @@ class _LimitedBody:
 class _Answer:
     """One response on its way out: errors are held back until they can be sent as an envelope."""
 
-    def __init__(self, request_id: str, send: Send) -> None:
+    def __init__(self, request_id: str, body: _LimitedBody, send: Send) -> None:
         self.request_id = request_id
+        self._body = body
         self.code = ""
         self.status = 0
         self._send = send
@@ -130,6 +138,9 @@ class _Answer:
 
     async def send(self, message: Message) -> None:
         """Pass a message on; a response with an error status is rewritten."""
+        if self._body.hung_up and not self.status:
+            # Starlette makes a 500 of a client that hung up.
+            return
         if message["type"] == "http.response.start":
             self.status = message["status"]
             if self.status >= 400:

@@ -24,7 +24,6 @@ INFERENCE = (
 DECODING = (
     "not_an_image",
     "broken_image",
-    "unsupported_format",
     "unsupported_pixels",
     "several_frames",
     "image_too_small",

@@ -21,7 +21,6 @@ STATUSES = {
     "body_too_large": 413,
     "image_too_large": 413,
     "unsupported_media_type": 415,
-    "unsupported_format": 415,
     "invalid_request": 422,
     "model_required": 422,
     "unknown_label": 422,

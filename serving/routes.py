@@ -126,10 +126,8 @@ class Endpoints:
             wanted = await read_authenticity(request)
             model = self._model(wanted.model)
             decoded, judgement, digest = await self._in_thread(lambda: self._judge(model, wanted.image))
-        self.metrics.authenticity_checks.labels(model.name, judgement.verdict).inc()
-        self.metrics.synthetic_probability.labels(model.name).observe(judgement.synthetic_probability)
-        # The client need not wait for the drift of its image to be measured.
-        after = BackgroundTask(self._follow_drift, model, judgement)
+        # The client need not wait for what its image adds to counts and drift.
+        after = BackgroundTask(self._record, model, judgement)
         return JSONResponse(_verdict(model, decoded, judgement, digest), background=after)
 
     async def _batches(self, model: Model, seed: int, wanted: GenerateRequest) -> list[Samples]:
@@ -164,7 +162,9 @@ class Endpoints:
         self.metrics.inference_seconds.labels(model.name, "judge").observe(perf_counter() - started)
         return decoded, judgement, hashlib.sha256(data).hexdigest()
 
-    async def _follow_drift(self, model: Model, judgement: Judgement) -> None:
+    async def _record(self, model: Model, judgement: Judgement) -> None:
+        self.metrics.authenticity_checks.labels(model.name, judgement.verdict).inc()
+        self.metrics.synthetic_probability.labels(model.name).observe(judgement.synthetic_probability)
         window = self._windows[model.name]
         window.add(judgement.tiles[len(judgement.tiles) // 2])
         if window.due:

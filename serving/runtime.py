@@ -20,6 +20,9 @@ from contracts.statistics import Reference
 
 BATCH_SIZE = 64
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+# ONNX Runtime would time the convolution algorithms and take the fastest, another one each time, and round inputs to
+# 10 bits: the same request is to give the same pixels.
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 TENSOR_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
 
@@ -202,19 +205,25 @@ class Model:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The models that are served, and why the other release folders are not."""
+    """The models that are served, and why the other release folders, or all of `folder`, are not."""
 
     folder: Path
     models: dict[str, Model] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    unreadable: str | None = None
 
     @staticmethod
     def load(folder: Path, require_gpu: bool = False) -> "Catalogue":
         """Every release folder in `folder`; one that cannot be trusted is left out, logged and named in `refused`."""
+        try:
+            release_folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+        except FileNotFoundError:
+            return Catalogue(folder)
+        except OSError as error:
+            logger.error("%s cannot be read: %s", folder, error)
+            return Catalogue(folder, unreadable=str(error))
         catalogue = Catalogue(folder)
-        for release_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if not release_folder.is_dir() or release_folder.name.startswith("."):
-                continue
+        for release_folder in release_folders:
             try:
                 catalogue.models[release_folder.name] = Model.load(release_folder, require_gpu)
             except ReleaseError as error:
@@ -227,6 +236,8 @@ class Catalogue:
         """Why nothing can be served; None when something can."""
         if self.models:
             return None
+        if self.unreadable:
+            return f"{self.folder} cannot be read: {self.unreadable}"
         if self.refused:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
             return f"every release in {self.folder} was refused: {reasons}"
@@ -238,10 +249,8 @@ def _session(path: Path, require_gpu: bool) -> onnxruntime.InferenceSession:
     # A run stays on its caller's thread: batches side by side use the cores better than one batch torn apart.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # ONNX Runtime lists CUDA whether or not there is a GPU, and complains loudly when it is asked for in vain.
-    wanted = CUDA in onnxruntime.get_available_providers() and any(device.exists() for device in GPU_DEVICES)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[CUDA, CPU] if wanted else [CPU])
+        session = onnxruntime.InferenceSession(path, options, providers=_providers())
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ReleaseError(f"{path} cannot be loaded: {error}") from error
     if require_gpu and CUDA not in session.get_providers():
@@ -250,6 +259,16 @@ def _session(path: Path, require_gpu: bool) -> onnxruntime.InferenceSession:
             "start the service where ONNX Runtime finds a GPU, CUDA and cuDNN, or set it to false"
         )
     return session
+
+
+def _providers() -> list[str | tuple[str, dict[str, str]]]:
+    # ONNX Runtime lists CUDA whether or not there is a GPU, and complains loudly when it is asked for in vain.
+    if CUDA not in onnxruntime.get_available_providers() or not any(device.exists() for device in GPU_DEVICES):
+        return [CPU]
+    if hasattr(onnxruntime, "preload_dlls"):
+        # CUDA and cuDNN that pip installed lie where the system does not look for libraries.
+        onnxruntime.preload_dlls()
+    return [(CUDA, CUDA_OPTIONS), CPU]
 
 
 def _check_tensors(

@@ -5,6 +5,7 @@ Each field below is the variable of the same name in capitals: `timeout_seconds`
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +14,11 @@ from contracts.errors import VerisynthError
 from contracts.imaging import DecodeLimits
 
 PREFIX = "VERISYNTH_"
+# What Kubernetes sets in every container beside a Service named verisynth, as NAME=value.
+SERVICE_LINK = re.compile(
+    r"VERISYNTH_(SERVICE_(HOST|PORT(_\w+)?)=.*|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://.*"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)=.*)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,17 @@ class Settings:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> "Settings":
-        """The settings that `environment` names, defaults for the others.
+        """The settings that `environment` names, defaults for the others; service links of Kubernetes are passed over.
 
         Raises:
             VerisynthError: an unknown `VERISYNTH_*` name, or a value that cannot be taken; both name the variable.
         """
         known = {PREFIX + field.name.upper(): field for field in fields(Settings)}
-        given = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
+        given = {
+            name: text
+            for name, text in environment.items()
+            if name.startswith(PREFIX) and not SERVICE_LINK.fullmatch(f"{name}={text}")
+        }
         unknown = sorted(given.keys() - known.keys())
         if unknown:
             raise VerisynthError(f"unknown setting {', '.join(unknown)}; the settings are {', '.join(known)}")

@@ -35,7 +35,7 @@ from contracts.latents import latents
 from contracts.manifest import DETECTOR, GENERATOR, read_release
 from serving.settings import available_cores
 from tests.services import ROOT, serve
-from training import params, tracking
+from training import device, params, tracking
 from training.gans import dcgan, loop
 
 REPORT = Path("reports/bench.json")
@@ -75,7 +75,11 @@ def in_turns(one: Callable[[], object], other: Callable[[], object], rounds: int
 
 
 def training() -> list[Result]:
-    """Our loop, with tracking, averaging, stats, checkpoints and grids, against a bare loop of the same networks."""
+    """Our loop, with tracking, averaging, stats, checkpoints and grids, against a bare loop of the same networks.
+
+    Both run on the device that training chooses, in its precision.
+    """
+    target = device.choose()
     configuration = params.load()
     settings = configuration.gan("ihc", "dcgan")
     image = imaging.ImageSpec(64, 3)
@@ -99,29 +103,39 @@ def training() -> list[Result]:
             del os.environ["MLFLOW_TRACKING_URI"]
         return measured / (marks[-1] - marks[0])
 
+    def settle() -> None:
+        if target.type == "cuda":
+            torch.cuda.synchronize()
+
     def bare() -> float:
         gan = dcgan.build(image, settings, seed=0)
+        gan.to(target)
         gan.to(memory_format=torch.channels_last)
         generator, discriminator = gan.generator, gan.discriminator
         adam = {"lr": settings.learning_rate, "betas": (settings.beta1, 0.999), "foreach": True}
         optimisers = [torch.optim.Adam(network.parameters(), **adam) for network in (generator, discriminator)]
         count = measured // settings.batch_size
         warm_up = settings.log_every_images // settings.batch_size
+        images = torch.from_numpy(pixels).to(target)
         start = 0.0
         for iteration in range(warm_up + count):
             if iteration == warm_up:
+                settle()
                 start = time.perf_counter()
-            rows = torch.randint(len(pixels), (settings.batch_size,))
-            real = torch.from_numpy(pixels[rows.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
-            fake = generator(torch.randn(settings.batch_size, settings.latent_size))
-            loss = F.softplus(-discriminator(real)).mean() + F.softplus(discriminator(fake.detach())).mean()
+            rows = torch.randint(len(images), (settings.batch_size,), device=target)
+            real = images[rows].permute(0, 3, 1, 2).float() / 127.5 - 1
+            with device.precision(target):
+                fake = generator(torch.randn(settings.batch_size, settings.latent_size, device=target))
+                loss = F.softplus(-discriminator(real)).mean() + F.softplus(discriminator(fake.detach())).mean()
             optimisers[1].zero_grad()
             loss.backward()
             optimisers[1].step()
-            loss = F.softplus(-discriminator(fake)).mean()
+            with device.precision(target):
+                loss = F.softplus(-discriminator(fake)).mean()
             optimisers[0].zero_grad()
             loss.backward()
             optimisers[0].step()
+        settle()
         return count * settings.batch_size / (time.perf_counter() - start)
 
     pairs = [(ours(), bare()) for _ in range(3)]
@@ -130,32 +144,31 @@ def training() -> list[Result]:
 
 
 def serving() -> list[Result]:
-    """Both endpoints against the same work in this process, on the release `ihc`."""
+    """Both endpoints against the same work in this process, on the release `ihc` and the provider of the service."""
     release = read_release(MODELS / "ihc")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
-    generator, detector = (
-        onnxruntime.InferenceSession(release.folder / name, options, providers=["CPUExecutionProvider"])
-        for name in (GENERATOR, DETECTOR)
-    )
     noise = latents(0, 0, 256, release.latent_size)
-    upload = imaging.encode_png(
-        generator.run(["image"], {"latent": noise[:1]})[0][0],
-    )
-
-    parts = {"image": ("image.png", upload, "image/png"), "model": (None, "ihc")}
-    encoded = httpx.Request("POST", "http://localhost", files=parts)
-    form, form_type = encoded.read(), encoded.headers["content-type"]
-
-    def judge() -> None:
-        tiles = imaging.fit(imaging.decode(upload).pixels, release.image)
-        detector.run(None, {"image": tiles})
 
     with (
         tempfile.TemporaryDirectory() as home,
         serve(Path(home), MODELS) as service,
         closing(HTTPConnection(service.url.removeprefix("http://"), timeout=60)) as connection,
     ):
+        provider = httpx.get(f"{service.url}/v1/models/ihc").json()["provider"]
+        generator, detector = (
+            onnxruntime.InferenceSession(release.folder / name, options, providers=[provider])
+            for name in (GENERATOR, DETECTOR)
+        )
+        upload = imaging.encode_png(generator.run(["image"], {"latent": noise[:1]})[0][0])
+        parts = {"image": ("image.png", upload, "image/png"), "model": (None, "ihc")}
+        encoded = httpx.Request("POST", "http://localhost", files=parts)
+        form, form_type = encoded.read(), encoded.headers["content-type"]
+
+        def judge() -> None:
+            tiles = imaging.fit(imaging.decode(upload).pixels, release.image)
+            detector.run(None, {"image": tiles})
+
         # The plainest client there is: what a comfortable one costs is not the service's time.
         def post(path: str, body: bytes, content_type: str) -> None:
             connection.request("POST", path, body, {"Content-Type": content_type})

@@ -71,6 +71,40 @@ def test_the_service_never_loads_what_training_needs(heavy: str) -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
+UNWATCHED = {
+    *("training.border", "training.progress", "training.interruption", "training.device", "training.checkpoints"),
+    *("training.folders", "training.params", "training.reading", "training.tracking", "training.data"),
+    *("contracts.errors", "contracts.dicom", "contracts", "training"),
+}
+"""What a stage may use without re-running when it changes: how things are said and found, not their values.
+
+`training.data` is watched by `prepare`, whose output all others watch; `training.params` by its sections."""
+
+
+def reached(path: Path, names: dict[str, Path], seen: set[str]) -> set[str]:
+    """All modules of ours that a file needs, through those it needs."""
+    for name in imports(path) & names.keys() - seen:
+        seen.add(name)
+        if name not in UNWATCHED and not name.startswith("training.data."):
+            reached(names[name], names, seen)
+    return seen
+
+
+def test_every_stage_watches_the_code_its_values_come_from() -> None:
+    names = {module_name(path): path for path in MODULES}
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for stage, entry in stages.items():
+        watched = [dep for dep in entry["deps"] if dep.startswith(("training", "contracts"))]
+        needed = reached(ROOT / "training" / "stages" / f"{stage}.py", names, set())
+        missing = [
+            name
+            for name in sorted(needed - UNWATCHED)
+            if not any(names[name].relative_to(ROOT).as_posix().startswith(dep) for dep in watched)
+            and (stage == "prepare" or not name.startswith("training.data."))
+        ]
+        assert missing == [], stage
+
+
 def test_every_stage_is_a_module_of_its_name_and_watches_it() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for name, stage in stages.items():

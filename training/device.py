@@ -10,6 +10,12 @@ def choose() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def make_deterministic() -> None:
+    """The same convolution algorithms in every run, so that a resumed training equals an unbroken one on a GPU too."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def precision(device: torch.device) -> AbstractContextManager[object]:
     """Autocast to bfloat16 on a GPU; single precision elsewhere."""
     if device.type == "cuda":

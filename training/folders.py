@@ -3,6 +3,10 @@
 from pathlib import Path
 
 
+def raw(dataset: str) -> Path:
+    return Path("data/raw") / dataset
+
+
 def prepared(dataset: str) -> Path:
     return Path("data/prepared") / dataset
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from contracts.errors import VerisynthError
 from training.detectors.detector import Detector
+from training.pixels import quantise
 
 BATCH_SIZES = (1, 3, 8)
 GENERATOR_TOLERANCE_LEVELS = 1
@@ -33,9 +34,7 @@ class GeneratorGraph(nn.Module):
         self.generator = generator
 
     def forward(self, latent: Tensor) -> Tensor:
-        levels = (self.generator(latent) * 127.5 + 127.5).clamp(0, 255)
-        image: Tensor = levels.round().permute(0, 2, 3, 1).to(torch.uint8)
-        return image
+        return quantise(self.generator(latent).permute(0, 2, 3, 1))
 
 
 def export_generator(generator: nn.Module, latent_size: int, path: Path) -> None:

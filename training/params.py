@@ -12,8 +12,9 @@ from pathlib import Path
 
 import yaml
 
+from training import folders
 from training.data.params import Prepare
-from training.reading import ParamsError, at_least, one_of, read, share
+from training.reading import ParamsError, at_least, one_of, read
 
 FLIPS = ("horizontal", "vertical")
 
@@ -60,7 +61,8 @@ class Recipe:
         at_least("checkpoint_every_seconds", self.checkpoint_every_seconds, 0)
         if not self.learning_rate > 0:
             raise ParamsError(f"learning_rate {self.learning_rate} must be above 0")
-        share("beta1", self.beta1)
+        if not 0 <= self.beta1 < 1:
+            raise ParamsError(f"beta1 {self.beta1} must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class TrainDetector:
             at_least(name, getattr(self, name), 1)
         at_least("corrupted_copies", self.corrupted_copies, 0)
         at_least("batch_size", self.batch_size, 2)
-        share("error_share", self.error_share)
+        if not 0 < self.error_share < 0.5:
+            raise ParamsError(f"error_share {self.error_share} must be above 0 and below 0.5")
         if not (self.regularisation > 0 and self.learning_rate > 0):
             raise ParamsError("regularisation and learning_rate must be above 0")
 
@@ -163,7 +166,17 @@ class Params:
     evaluate: Evaluate
 
     def __post_init__(self) -> None:
-        for name in self.datasets:
+        for name, dataset in self.datasets.items():
+            for path in dataset.prepare.source.paths:
+                if path != folders.raw(name) and folders.raw(name) not in path.parents:
+                    raise ParamsError(
+                        f"datasets: {name}: {path} must lie in {folders.raw(name)}: link the images there"
+                    )
+            for recipe in self.recipes:
+                try:
+                    self.gan(name, recipe)
+                except ParamsError as error:
+                    raise ParamsError(f"datasets: {name}: train_gan: {error}") from error
             if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
                 raise ParamsError(f"dataset name {name!r} must be lower-case letters, digits and underscores")
         for name in self.run.datasets:
@@ -172,8 +185,8 @@ class Params:
             one_of("run.recipes", name, tuple(self.recipes))
         if not self.run.recipes or len(set(self.run.recipes)) < len(self.run.recipes):
             raise ParamsError(f"run.recipes {self.run.recipes} must name at least one recipe, each once")
-        if len(set(self.run.datasets)) < len(self.run.datasets):
-            raise ParamsError(f"run.datasets {self.run.datasets} names a dataset twice")
+        if not self.run.datasets or len(set(self.run.datasets)) < len(self.run.datasets):
+            raise ParamsError(f"run.datasets {self.run.datasets} must name at least one dataset, each once")
 
     def dataset(self, name: str) -> Dataset:
         """The entry of a dataset.

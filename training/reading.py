@@ -33,6 +33,9 @@ def read(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise ParamsError(f"{where}: {value!r} must be a mapping")
+        for key in value:
+            if not isinstance(key, str):
+                raise ParamsError(f"{where}: the name {key!r} must be text; put it in quotes")
         return {key: read(typing.get_args(kind)[1], item, f"{where}: {key}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         return _read_dataclass(typing.cast(type, kind), value, where)

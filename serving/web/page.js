@@ -62,9 +62,11 @@ function chosen() {
 function describe() {
   const { manifest, version } = chosen();
   const { size, channels } = manifest.image;
+  const { title, origin, source, licence } = manifest.data;
   const kind = channels === 3 ? "colour" : "grey";
   element("card").textContent =
-    `Version ${version}. ${size}×${size} pixels, ${kind}. Trained on: ${manifest.data.source} (${manifest.data.licence}). ` +
+    `Version ${version}. ${size}×${size} pixels, ${kind}. Trained on: ${title ?? source}. ` +
+    `${origin ? `Origin: ${origin}. ` : ""}Licence: ${licence}. ` +
     `For: ${manifest.intended_use}. ${manifest.limitations.join(" ")}`.replaceAll("..", ".");
   const labels = manifest.generator.labels;
   element("label-field").hidden = labels.length === 0;

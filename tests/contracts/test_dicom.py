@@ -1,9 +1,12 @@
 import contextlib
+import io
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.pixels import convert_color_space
 
 from contracts.dicom import is_dicom, patient_of
 from contracts.errors import ImageError
@@ -65,3 +68,37 @@ def test_altered_headers_are_read_or_refused_as_an_image_error(data: st.DataObje
     for read in (patient_of, decode):
         with contextlib.suppress(ImageError):
             read(bytes(altered))
+
+
+def colour(pixels: np.ndarray, photometric: str) -> bytes:
+    """A colour DICOM file of RGB uint8 [H, W, 3], stored under the photometric interpretation."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom(pixels[..., 0].astype(np.uint16))))
+    stored = pixels if photometric == "RGB" else convert_color_space(pixels, "RGB", "YBR_FULL")
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+    dataset.PhotometricInterpretation = photometric
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelData = stored.tobytes()
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_colours_come_back_as_they_were(photometric: str) -> None:
+    pixels = np.full((20, 20, 3), (200, 60, 30), dtype=np.uint8)
+    found = decode(colour(pixels, photometric)).pixels
+    assert np.abs(found.astype(int) - pixels).max() <= 1
+
+
+def test_palettes_are_refused_rather_than_read_as_grey() -> None:
+    with pytest.raises(ImageError, match="PALETTE COLOR") as refused:
+        decode(dicom(np.ones((20, 20), dtype=np.uint16), photometric="PALETTE COLOR"))
+    assert refused.value.code == "unsupported_pixels"
+
+
+def test_an_empty_window_counts_as_none() -> None:
+    dataset = pydicom.dcmread(io.BytesIO(dicom(np.arange(400, dtype=np.uint16).reshape(20, 20))))
+    dataset.WindowCenter = dataset.WindowWidth = None
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    assert decode(buffer.getvalue()).pixels.max() == 255

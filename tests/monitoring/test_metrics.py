@@ -147,6 +147,13 @@ def test_labels_asked_for_are_exposed(samples: Samples) -> None:
             assert set(re.findall(r"(\w+)\s*(?:=~|=|!=)", selector)) <= known
 
 
+def test_shares_of_errors_are_of_the_same_requests() -> None:
+    shares = [text for text in [*alert_expressions(), *dashboard_expressions()] if 'status=~"5.."' in text]
+    assert len(shares) == 2
+    for share in shares:
+        assert share.count('route=~"/v1/.*"') == share.count("verisynth_requests_total") == 2
+
+
 def test_every_metric_is_documented(samples: Samples) -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text()
     families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in samples}

@@ -30,17 +30,6 @@ def test_a_bento_is_built_without_a_network(tmp_path: Path) -> None:
     assert (source / "contracts" / "manifest.schema.json").is_file()
 
 
-def test_serving_needs_nothing_of_training() -> None:
-    script = """
-import sys
-import tomllib
-import serving.routes, serving.service, monitoring.drift
-sys.exit(", ".join({"torch", "mlflow", "sklearn", "dvc", "training"} & sys.modules.keys()) or None)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-
-
 def test_a_bento_installs_what_the_environment_was_tested_with() -> None:
     packages = re.findall(r"^    - ([\w-]+==[\w.]+)", (ROOT / "bentofile.yaml").read_text(), re.MULTILINE)
     assert set(packages) <= set((ROOT / "constraints.txt").read_text().replace("_", "-").split())

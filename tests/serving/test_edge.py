@@ -1,5 +1,6 @@
 """The edge around an application of a few lines; `test_service.py` has it in front of the real one."""
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message
 
 from monitoring.metrics import Metrics
 from serving.edge import Edge
@@ -143,6 +145,31 @@ def test_errors_of_others_get_the_envelope(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert "secret" not in answer.text
     assert rejections(metrics, code) == 1
+
+
+def test_a_client_that_hangs_up_is_no_error_of_ours(
+    client: Client, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": b"half", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/echo", "query_string": b"", "headers": []}
+    with caplog.at_level(logging.INFO):
+        anyio.run(client.transport.app, scope, receive, send)
+    assert sent == []
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    labels = {"route": "/echo", "status": "499"}
+    assert metrics.registry.get_sample_value("verisynth_requests_total", labels) == 1
+    assert rejections(metrics, "internal_error") == 0
 
 
 def test_requests_are_counted_by_route_never_by_path(client: Client, metrics: Metrics) -> None:

@@ -1,13 +1,16 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from contracts.errors import ReleaseError
 from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, Release, write_release
+from serving import runtime
 from serving.runtime import Catalogue, Model, ModelError
 from tests.releases import detector, generator, real_images, write_small_release
 
@@ -133,6 +136,46 @@ def test_the_catalogue_serves_what_it_can_and_names_the_rest(tmp_path: Path) -> 
         "missing": "/missing/detector.onnx is miss",
         "renamed": "/renamed holds the release of ",
     }
+
+
+def test_a_file_that_cannot_be_read_costs_one_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("good", "locked"):
+        write_small_release(tmp_path / name)
+    locked = tmp_path / "locked" / DETECTOR
+    opened = Path.open
+
+    def refusing(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    catalogue = Catalogue.load(tmp_path)
+    assert list(catalogue.models) == ["good"]
+    assert f"{locked} cannot be read: [Errno 13] Permission denied" in catalogue.refused["locked"]
+
+
+def test_a_models_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("no folder")
+    assert "models cannot be read: [Errno 20] Not a directory" in str(Catalogue.load(tmp_path / "models").obstacle)
+
+
+def test_on_a_gpu_the_algorithms_are_fixed(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of ONNX Runtime where there is a GPU; the session itself opens on the CPU."""
+    asked: list[Any] = []
+    opened = onnxruntime.InferenceSession
+
+    def on_cpu(path: Path, options: Any, providers: list[Any]) -> Any:
+        asked.append(providers)
+        return opened(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(runtime, "GPU_DEVICES", (tmp_path,))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: asked.append("preloaded"))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_cpu)
+    Model.load(model.release.folder)
+    cuda = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"})
+    assert asked == 2 * ["preloaded", [cuda, "CPUExecutionProvider"]]
 
 
 def test_an_empty_or_absent_folder_says_how_to_get_a_model(tmp_path: Path) -> None:

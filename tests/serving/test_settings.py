@@ -47,6 +47,29 @@ def test_a_wrong_setting_is_refused_by_name(name: str, value: str) -> None:
         Settings.from_environment({name: value})
 
 
+def test_service_links_of_kubernetes_are_passed_over() -> None:
+    address = "tcp://10.0.0.11:3000"
+    links = {
+        "VERISYNTH_SERVICE_HOST": "10.0.0.11",
+        "VERISYNTH_SERVICE_PORT": "3000",
+        "VERISYNTH_SERVICE_PORT_HTTP": "3000",
+        "VERISYNTH_PORT": address,
+        "VERISYNTH_PORT_3000_TCP": address,
+        "VERISYNTH_PORT_3000_TCP_PROTO": "tcp",
+        "VERISYNTH_PORT_3000_TCP_PORT": "3000",
+        "VERISYNTH_PORT_3000_TCP_ADDR": "10.0.0.11",
+    }
+    assert Settings.from_environment(links) == Settings.from_environment({})
+
+
+@pytest.mark.parametrize(
+    "name", ["VERISYNTH_PORT", "VERISYNTH_SERVICE_NAME", "VERISYNTH_PORT_HTTP_TCP", "VERISYNTH_PORT_3000_TCP_HOST"]
+)
+def test_what_only_looks_like_a_service_link_is_refused(name: str) -> None:
+    with pytest.raises(VerisynthError, match=f"unknown setting {name};"):
+        Settings.from_environment({name: "3000"})
+
+
 def test_the_valid_names_are_listed() -> None:
     with pytest.raises(VerisynthError, match=r"VERISYNTH_WORKERS, VERISYNTH_THREADS"):
         Settings.from_environment({"VERISYNTH_WORKER": "2"})

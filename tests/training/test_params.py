@@ -88,7 +88,19 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "needs `metadata_label_column`",
     ),
     "unknown dataset": (lambda d: d["run"].update(datasets=["cats"]), "'cats' is unknown; valid: ihc, retina, blood"),
-    "dataset twice": (lambda d: d["run"].update(datasets=["ihc", "ihc"]), "names a dataset twice"),
+    "dataset twice": (lambda d: d["run"].update(datasets=["ihc", "ihc"]), "at least one dataset, each once"),
+    "no dataset": (lambda d: d["run"].update(datasets=[]), "at least one dataset"),
+    "a name that is no text": (lambda d: d["datasets"].update({2024: d["datasets"]["ihc"]}), "2024 must be text"),
+    "a batch of one": (
+        lambda d: d["datasets"]["ihc"]["train_gan"].update(batch_size=1),
+        "datasets: ihc: train_gan: batch_size 1 must be at least 2",
+    ),
+    "images where dvc does not look": (
+        prepare("blood", source={"kind": "folder", "path": "/data/blood"}),
+        "datasets: blood: /data/blood must lie in data/raw/blood",
+    ),
+    "momentum of one": (lambda d: d["recipes"]["dcgan"].update(beta1=1), "beta1 1.0 must be"),
+    "every error allowed": (lambda d: d["train_detector"].update(error_share=1.0), "error_share 1.0 must be"),
     "unknown recipe": (lambda d: d["run"].update(recipes=["vae"]), "'vae' is unknown; valid: dcgan"),
     "no recipe": (lambda d: d["run"].update(recipes=[]), "at least one recipe"),
     "unknown flip": (

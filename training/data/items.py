@@ -75,12 +75,27 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
         if real in above:
             return  # a link back to a folder above
         for path in folder.iterdir():
+            if path.name.startswith("."):
+                continue  # what file managers leave behind
             if path.is_dir():
                 yield from _walk(path, above | {real})
             else:
                 yield path
     except OSError as error:
         raise VerisynthError(f"folder {folder} cannot be listed: {error.strerror}") from error
+
+
+def refuse_links_below(root: Path) -> None:
+    """Refuse linked folders inside a raw folder: DVC does not look into them, so it would not see their images change.
+
+    Raises:
+        VerisynthError: naming the first one.
+    """
+    for folder, names, _ in os.walk(root):
+        for name in sorted(names):
+            path = Path(folder) / name
+            if path.is_symlink():
+                raise VerisynthError(f"{path} is a linked folder, which DVC does not look into; link {root} as a whole")
 
 
 def name_of(path: Path, root: Path) -> str:

@@ -43,7 +43,7 @@ def collect(source: MaskedFolderSource) -> Collection:
 def match(images: list[str], masks: list[str]) -> dict[str, list[str]]:
     """Masks by image: a mask belongs to the image of the same subfolder with the longest name that its own begins with.
 
-    A number is not cut in two: `cell_10_mask.png` is no mask of `cell_1.png`.
+    A word or number is not cut in two: `cell_10_mask.png` is no mask of `cell_1.png`.
     """
     stems: dict[str, list[str]] = {}
     for image in images:
@@ -53,7 +53,7 @@ def match(images: list[str], masks: list[str]) -> dict[str, list[str]]:
         path = PurePosixPath(mask)
         folder, own = path.parent, path.stem
         for length in range(len(own), 0, -1):
-            if own[length - 1].isdigit() and own[length : length + 1].isdigit():
+            if own[length : length + 1].isalnum():
                 continue
             owning = stems.get(str(folder / own[:length]))
             if owning is not None:

@@ -1,6 +1,7 @@
 """How a set of images is described in `params.yaml`: its source, its size, its details, its split."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from contracts.dicom import RANGES
@@ -22,6 +23,10 @@ class SkimageSource:
 
     def __post_init__(self) -> None:
         one_of("image", self.image, ("ihc", "retina"))
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class FolderSource:
         if self.patient_pattern and self.metadata_patient_column:
             raise ParamsError("`patient_pattern` and `metadata_patient_column` both name the patient: keep one")
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (Path(self.path),)
+
 
 @dataclass(frozen=True)
 class MaskedFolderSource:
@@ -77,6 +86,10 @@ class MaskedFolderSource:
 
     def __post_init__(self) -> None:
         pattern("patient_pattern", self.patient_pattern)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (Path(self.images), Path(self.masks))
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,10 @@ class MedmnistSource:
         one_of("name", self.name, tuple(SETS))
         one_of("side", self.side, tuple(SETS[self.name].md5))
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (Path(self.path),)
+
 
 @dataclass(frozen=True)
 class DicomSource:
@@ -110,6 +127,10 @@ class DicomSource:
 
     def __post_init__(self) -> None:
         one_of("range", self.range, RANGES)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (Path(self.path),)
 
 
 Source = SkimageSource | FolderSource | MaskedFolderSource | MedmnistSource | DicomSource

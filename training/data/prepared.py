@@ -110,10 +110,6 @@ class PreparedSplit:
     def patients(self) -> list[str]:
         return [row.patient for row in self.rows]
 
-    @property
-    def hashes(self) -> list[str]:
-        return [row.sha256 for row in self.rows]
-
 
 class Spool:
     """Prepared pixels on their way to disk, in one growing file: memory holds one image at a time."""

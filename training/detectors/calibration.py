@@ -55,5 +55,6 @@ def thresholds(
     return Thresholds(
         real=round(min(1 - SURE, float(np.quantile(probabilities[synthetic], error_share))), 6),
         synthetic=round(max(SURE, float(np.quantile(probabilities[~synthetic], 1 - error_share))), 6),
-        typicality=round(float(np.quantile(typicality, error_share)), 6),
+        # A typicality of 0 is unlike any, also where a poor generator's images reach no more.
+        typicality=max(1e-6, round(float(np.quantile(typicality, error_share)), 6)),
     )

@@ -14,6 +14,7 @@ from training.detectors.calibration import Calibration
 from training.detectors.linear_evidence import LinearEvidence
 from training.detectors.residual_network import ResidualNetwork
 from training.detectors.typicality import Typicality
+from training.pixels import to_unit
 from training.reading import ParamsError
 
 KINDS = ("linear_evidence", "residual_network")
@@ -38,7 +39,7 @@ class Detector(nn.Module):
         self.register_buffer("offset", torch.tensor(calibration.offset, dtype=torch.float32))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        images = image.permute(0, 3, 1, 2).float() / 255
+        images = to_unit(image.permute(0, 3, 1, 2))
         logits, heatmap = self.scorer(images)
         return torch.sigmoid(self.slope * logits + self.offset), self.typicality(images), self.slope * heatmap
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from contracts.imaging import ImageSpec
 from training.detectors.features import LOGARITHM_FLOOR, PATTERNS, EvidenceFeatures
 from training.params import TrainDetector
+from training.pixels import tensor, to_unit
 
 CELL = 8
 """Side in pixels of one cell of the heatmap."""
@@ -77,7 +78,7 @@ def features_of(images: np.ndarray, features: nn.Module, batch_size: int = 128) 
 
 def as_input(images: np.ndarray) -> Tensor:
     """uint8 [N, H, W, C] to float [N, C, H, W] in [0, 1]."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
+    return to_unit(tensor(images))
 
 
 def fit(

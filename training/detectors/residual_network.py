@@ -53,16 +53,17 @@ def fit(
         torch.manual_seed(settings.seed)
         model = ResidualNetwork(spec, settings.width)
     model.to(target).train()
+    batch_size = min(settings.batch_size, len(images))
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=1e-2)
-    steps = settings.epochs * (len(images) // settings.batch_size)
+    steps = settings.epochs * (len(images) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate * 3, total_steps=steps)
     stream = torch.Generator().manual_seed(settings.seed)
     wanted = torch.from_numpy(synthetic).float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
-    with progress.bar(steps * settings.batch_size, f"training residual network of {name}", "images") as bar:
+    with progress.bar(steps * batch_size, f"training residual network of {name}", "images") as bar:
         for _ in range(settings.epochs):
             shuffled = torch.randperm(len(images), generator=stream)
-            for step in range(len(images) // settings.batch_size):
-                rows = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
+            for step in range(len(images) // batch_size):
+                rows = shuffled[step * batch_size : (step + 1) * batch_size]
                 batch = as_input(images[rows.numpy()])
                 for axis in (2, 3):
                     if torch.rand((), generator=stream) < 0.5:
@@ -73,5 +74,5 @@ def fit(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
-                bar.update(settings.batch_size)
+                bar.update(batch_size)
     return model.cpu().eval()

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from contracts.errors import VerisynthError
-from contracts.imaging import decode, encode_png, to_signed_unit
+from contracts.imaging import decode, encode_png
 from training.detectors.detector import judge
 from training.onnx_export import GeneratorGraph
+from training.pixels import tensor, to_signed_unit
 
 
 class ControlError(VerisynthError):
@@ -22,7 +23,7 @@ def check(champion: nn.Module, real: np.ndarray) -> dict[str, float]:
     """
     head = GeneratorGraph(nn.Identity())
     with torch.inference_mode():
-        through = head(torch.from_numpy(to_signed_unit(real)).permute(0, 3, 1, 2)).numpy()
+        through = head(to_signed_unit(tensor(real))).numpy()
     filed = np.stack([decode(encode_png(image)).pixels for image in through])
     changed = int((filed != real).sum())
     direct, controlled = judge(champion, real)[0], judge(champion, filed)[0]

@@ -5,11 +5,13 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from training.data.prepared import Row
+
 CONFIDENCE = 0.95
 FALSE_POSITIVE_RATES = (0.01, 0.05)
 CALIBRATION_BINS = 10
 MINIMUM_PATIENTS = 10
-"""With fewer held-out patients than this, images are resampled instead of patients, and the report says so."""
+"""With fewer held-out patients than this, places in the image are resampled instead, and the report says so."""
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """Of (synthetic bool [N], probability of being synthetic [N])."""
@@ -38,23 +40,34 @@ def true_positive_rate_at(false_positive_rate: float, synthetic: np.ndarray, pro
 
 
 def calibration_error(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
-    """Expected calibration error over ten equally wide bins (Naeini et al., AAAI 2015)."""
+    """Expected calibration error over ten equally wide bins (Naeini et al., AAAI 2015), the classes at even odds."""
     return float(sum(share * abs(stated - found) for share, stated, found in reliability(synthetic, probabilities)))
 
 
 def reliability(synthetic: np.ndarray, probabilities: np.ndarray) -> list[tuple[float, float, float]]:
-    """(share of images, mean stated probability, share found synthetic) of every bin that is not empty."""
+    """(share of images, mean stated probability, share found synthetic) of every bin that is not empty.
+
+    Real and synthetic images weigh the same in all, whatever their counts: the probability is one at even odds.
+    """
+    weights = even_odds(synthetic)
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     rows = []
     for index in np.unique(bins):
         inside = bins == index
-        rows.append((float(inside.mean()), float(probabilities[inside].mean()), float(synthetic[inside].mean())))
+        share = float(weights[inside].sum())
+        stated = float((weights * probabilities)[inside].sum()) / share
+        rows.append((share, stated, float((weights * synthetic)[inside].sum()) / share))
     return rows
 
 
 def brier_score(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean squared error of the probability."""
-    return float(((probabilities - synthetic) ** 2).mean())
+    """Mean squared error of the probability, the classes at even odds."""
+    return float((even_odds(synthetic) * (probabilities - synthetic) ** 2).sum())
+
+
+def even_odds(synthetic: np.ndarray) -> np.ndarray:
+    """Weights float [N] under which each class sums to one half."""
+    return np.where(synthetic, 0.5 / max(1, int(synthetic.sum())), 0.5 / max(1, int((~synthetic).sum())))
 
 
 METRICS: dict[str, Metric] = {
@@ -67,15 +80,16 @@ METRICS: dict[str, Metric] = {
 
 
 def with_intervals(
-    synthetic: np.ndarray, probabilities: np.ndarray, patients: np.ndarray, rounds: int, seed: int
+    synthetic: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, rounds: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """Every metric with the bounds `low` and `high` of its 95 % percentile bootstrap interval.
 
-    Real images are resampled by patient (synthetic ones are independent), so details of one patient count
-    together; with fewer than ten patients by image. `patients` [N] names a group for every image.
+    Real images are resampled by the group [N] they are named for, so that what is not independent counts together;
+    synthetic ones are independent.
     """
     random = np.random.default_rng(seed)
-    real_groups = _groups(patients, ~synthetic)
+    real_rows = np.flatnonzero(~synthetic)
+    real_groups = [real_rows[groups[real_rows] == name] for name in np.unique(groups[real_rows])]
     fake_rows = np.flatnonzero(synthetic)
     draws: dict[str, list[float]] = {name: [] for name in METRICS}
     for _ in range(rounds):
@@ -109,9 +123,20 @@ def operating_points(synthetic: np.ndarray, probabilities: np.ndarray) -> list[d
     return points
 
 
-def _groups(patients: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
-    rows = np.flatnonzero(chosen)
-    names = np.unique(patients[rows])
-    if len(names) < MINIMUM_PATIENTS:
-        return list(rows[:, None])
-    return [rows[patients[rows] == name] for name in names]
+def independent_groups(rows: list[Row]) -> tuple[str, np.ndarray]:
+    """What real images are resampled by, and the group of each: `patients`, `places` or `images`.
+
+    Overlapping details of one image are not independent. With fewer than ten patients, details that begin in the
+    same field of one detail's side count together, as a place.
+    """
+    patients = np.array([row.patient for row in rows])
+    if len(np.unique(patients)) >= MINIMUM_PATIENTS:
+        return "patients", patients
+    if rows[0].box is None:
+        return "images", np.arange(len(rows)).astype(str)
+    places = [
+        f"{row.source} {row.box.left // row.box.width} {row.box.top // row.box.height}"
+        for row in rows
+        if row.box is not None
+    ]
+    return "places", np.array(places)

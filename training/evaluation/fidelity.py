@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.pixels import tensor, to_signed_unit
+
 SPACE = "random_network"
 CHANNELS = (32, 64, 128, 256)
 BATCH = 128
@@ -19,11 +21,10 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval."""
+    """The mean and the standard deviation over subsets, as KID is usually quoted."""
 
     value: float
-    low: float
-    high: float
+    standard_deviation: float
 
 
 class RandomNetwork(nn.Module):
@@ -56,7 +57,7 @@ def features(images: np.ndarray) -> np.ndarray:
     network = RandomNetwork().eval()
     rows = []
     for start in range(0, len(images), BATCH):
-        batch = torch.from_numpy(np.array(images[start : start + BATCH])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        batch = to_signed_unit(tensor(images[start : start + BATCH]))
         rows.append(network(batch.expand(-1, 3, -1, -1)))
     return torch.cat(rows).double().numpy()
 
@@ -81,7 +82,10 @@ def squared_discrepancy(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def kernel_distance(one: np.ndarray, other: np.ndarray, subsets: int, subset_size: int, seed: int) -> Estimate:
-    """KID as the mean over random subsets, with the interval of that mean over the subsets (normal, 95 %)."""
+    """KID over random subsets of both sets, float [N, D] and [M, D].
+
+    The deviation is that of one subset's estimate. It is no confidence interval: the subsets overlap.
+    """
     random = np.random.default_rng(seed)
     size = min(subset_size, len(one), len(other))
     draws = [
@@ -90,5 +94,4 @@ def kernel_distance(one: np.ndarray, other: np.ndarray, subsets: int, subset_siz
         )
         for _ in range(subsets)
     ]
-    mean, error = float(np.mean(draws)), 1.96 * float(np.std(draws)) / np.sqrt(subsets)
-    return Estimate(mean, mean - error, mean + error)
+    return Estimate(float(np.mean(draws)), float(np.std(draws)))

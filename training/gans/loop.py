@@ -22,6 +22,7 @@ from training import checkpoints, device, interruption, progress
 from training.gans import recipes
 from training.gans.averaging import averaged, renormalise
 from training.params import Recipe, TrainGan
+from training.pixels import to_signed_unit
 
 GRID_SEED = 0
 GRID_COUNT = 64
@@ -113,6 +114,7 @@ def train(
     """
     settings, options = training.settings, training.dataset
     target = device.choose()
+    device.make_deterministic()
 
     # Construct
     gan = recipes.build(training.recipe, training.image, settings, options.seed)
@@ -132,7 +134,8 @@ def train(
 
     # Resume
     start, interval = 0, Interval()
-    stored = checkpoints.load(work, training.identity)
+    checkpoints.claim(work, training.identity)
+    stored = checkpoints.load(work)
     if stored is not None:
         start, interval = stored["iteration"], Interval(**stored["interval"])
         for name, part in stateful.items():
@@ -142,6 +145,7 @@ def train(
     pixels = _on_device(images, target)
     order = BatchOrder(len(images), settings.batch_size, options.seed)
     saved_at = logged_at = time.monotonic()
+    logged_iteration = start
     gan.train()
     total = training.iterations * settings.batch_size
     with (
@@ -180,11 +184,11 @@ def train(
                 with (work / STATS_FILE).open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"images": images_seen} | means) + "\n")
                 now = time.monotonic()
-                speed = interval.iterations * settings.batch_size / (now - logged_at)
+                speed = (iteration + 1 - logged_iteration) * settings.batch_size / (now - logged_at)
                 log(means | {"images_per_second": speed}, images_seen)
                 shown = {name: f"{means[name]:.2f}" for name in ("discriminator_loss", "generator_loss")}
                 bar.set_postfix(shown, refresh=False)
-                interval, logged_at = Interval(), now
+                interval, logged_at, logged_iteration = Interval(), now, iteration + 1
 
             # Look
             if last or _crosses(images_seen, settings.grid_every_images, settings.batch_size):
@@ -195,7 +199,7 @@ def train(
                 _refuse_non_finite(interval.means(), images_seen, work)
                 state = {name: part.state_dict() for name, part in stateful.items()}
                 state |= {"iteration": iteration + 1, "interval": asdict(interval)}
-                checkpoints.save(work, state, training.identity)
+                checkpoints.save(work, state)
                 saved_at = time.monotonic()
                 if stop.requested:
                     raise KeyboardInterrupt(f"stopped after {images_seen} of {total} images, all kept in {work}")
@@ -223,7 +227,7 @@ def _batch(
     """Float images [batch, C, H, W] in [-1, 1], each flipped or not."""
     chosen = pixels[rows]
     levels = torch.from_numpy(chosen) if isinstance(chosen, np.ndarray) else chosen
-    real = levels.to(target).permute(0, 3, 1, 2).float() / 127.5 - 1
+    real = to_signed_unit(levels.to(target).permute(0, 3, 1, 2))
     for flip in flips:
         flipped = torch.rand(len(rows), generator=stream).to(target) < 0.5
         axis = 3 if flip == "horizontal" else 2

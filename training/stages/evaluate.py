@@ -7,6 +7,7 @@ import argparse
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from contracts.manifest import VERDICTS, Thresholds
 from training import folders, params, progress, tracking
 from training.border import border
 from training.data import prepared
+from training.data.prepared import PreparedSplit, Row
 from training.detectors import corruptions, detector, examples
 from training.evaluation import control, detection, fidelity, figures, memorisation
-from training.gans.loop import STATS_FILE
 
 FIGURES = "figures"
 MOST_NEIGHBOURS = 400
@@ -27,7 +28,6 @@ def evaluate(dataset: str) -> None:
     """Evaluate generators and detectors of a dataset."""
     configuration = params.load()
     settings, recipes = configuration.evaluate, configuration.run.recipes
-    entry = configuration.dataset(dataset)
     info = prepared.read_dataset(folders.prepared(dataset))
     record = tracking.Record(
         "evaluate", dataset, dataset, asdict(settings) | {"recipes": recipes}, tracking.lineage(info)
@@ -35,23 +35,16 @@ def evaluate(dataset: str) -> None:
     out = folders.evaluation(dataset)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    train = prepared.load(folders.prepared(dataset), "train")
-    test = prepared.load(folders.prepared(dataset), "test")
-    fakes = {recipe: np.load(folders.samples(dataset, recipe) / "test.npy") for recipe in recipes}
+    real = {split: prepared.load(folders.prepared(dataset), split) for split in prepared.SPLITS}
     with tracking.run(record) as run, progress.bar(3, f"evaluating {dataset}", "parts") as bar:
-        report: dict[str, Any] = {
-            "images": {"test_real": len(test.images), "test_synthetic": sum(map(len, fakes.values()))}
-        }
-        report["generators"] = _generators(train.images, test.images, fakes, entry.train_gan.flips, settings, out)
+        flips = configuration.dataset(dataset).train_gan.flips
+        report: dict[str, Any] = {"generators": _generators(dataset, recipes, real, flips, settings, out / FIGURES)}
         bar.update()
-        report["detectors"] = _detectors(dataset, recipes, np.array(test.patients), settings, out)
+        report["detectors"] = _detectors(dataset, recipes, real["test"].rows, settings, out / FIGURES)
         bar.update()
         champion, _ = detector.load(folders.detectors(dataset) / f"{report['detectors']['champion']}.pt")
-        report["control"] = control.check(champion, np.array(test.images))
-        stats = {recipe: _rows(dataset, recipe) for recipe in recipes}
-        figures.losses(stats, out / FIGURES / "losses.png")
-        best = report["generators"]["champion"]
-        figures.real_beside_synthetic(test.images, fakes[best], out / FIGURES / "real_beside_synthetic.png")
+        report["control"] = control.check(champion, np.array(real["test"].images))
+        figures.losses({recipe: _stats(dataset, recipe) for recipe in recipes}, out / FIGURES / "losses.png")
         bar.update()
         (out / tracking.METRICS).write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         record.write(out)
@@ -59,62 +52,69 @@ def evaluate(dataset: str) -> None:
 
 
 def _generators(
-    train: np.ndarray,
-    test: np.ndarray,
-    fakes: dict[str, np.ndarray],
+    dataset: str,
+    recipes: list[str],
+    real: dict[str, PreparedSplit],
     flips: list[str],
     settings: params.Evaluate,
-    out: Any,
+    out: Path,
 ) -> dict[str, Any]:
-    """KID with its floor and nearest training neighbours, per recipe; the champion has the lowest KID."""
-    spaces = fidelity.standardised(
-        fidelity.features(train), fidelity.features(test), *map(fidelity.features, fakes.values())
-    )
-    train_features, test_features, fake_features = spaces[0], spaces[1], dict(zip(fakes, spaces[2:], strict=True))
+    """KID with its floor, and nearest training neighbours, per recipe; the validation split chooses the champion."""
 
     def distance(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
         estimate = fidelity.kernel_distance(one, other, settings.kid_subsets, settings.kid_subset_size, settings.seed)
         return asdict(estimate)
 
+    train, validation, test = (np.asarray(real[split].images) for split in ("train", "validation", "test"))
+    chosen = np.random.default_rng(settings.seed).permutation(len(test))[:MOST_NEIGHBOURS]
+    held_out = memorisation.nearest(test[chosen], train, flips)
+    spaces = fidelity.standardised(*map(fidelity.features, (train, validation, test)))
     report: dict[str, Any] = {
         "space": fidelity.SPACE,
-        "kid_floor_real_train_against_real_test": distance(train_features, test_features),
+        "kid_floor_real_train_against_real_test": distance(spaces[0], spaces[2]),
         "recipes": {},
     }
-    held_out = memorisation.nearest(test[:MOST_NEIGHBOURS], train, flips)
-    for recipe, images in fakes.items():
-        neighbours = memorisation.nearest(images[:MOST_NEIGHBOURS], train, flips)
+    samples = {}
+    for recipe in recipes:
+        folder = folders.samples(dataset, recipe)
+        samples[recipe] = np.load(folder / "test.npy")
+        sets = (train, np.load(folder / "validation.npy"), samples[recipe])
+        _, validation_fakes, test_fakes = fidelity.standardised(*map(fidelity.features, sets))
+        fakes = samples[recipe][:MOST_NEIGHBOURS]
+        neighbours = memorisation.nearest(fakes, train, flips)
         report["recipes"][recipe] = {
-            "kid_against_train": distance(fake_features[recipe], train_features),
-            "kid_against_test": distance(fake_features[recipe], test_features),
+            "kid_against_train": distance(test_fakes, spaces[0]),
+            "kid_against_validation": distance(validation_fakes, spaces[1]),
+            "kid_against_test": distance(test_fakes, spaces[2]),
             "nearest_training_neighbour": memorisation.report(neighbours, held_out),
         }
-        figures.closest_pairs(
-            images[:MOST_NEIGHBOURS],
-            train[neighbours.rows],
-            neighbours.distances,
-            out / FIGURES / f"closest_pairs_{recipe}.png",
-        )
-    by_recipe = report["recipes"]
-    report["champion"] = min(by_recipe, key=lambda recipe: by_recipe[recipe]["kid_against_test"]["value"])
+        path = out / f"closest_pairs_{recipe}.png"
+        figures.closest_pairs(fakes, train[neighbours.rows], neighbours.distances, path)
+    kid = {recipe: numbers["kid_against_validation"]["value"] for recipe, numbers in report["recipes"].items()}
+    report["champion"] = min(kid, key=lambda recipe: kid[recipe])
+    figures.real_beside_synthetic(test, samples[report["champion"]], out / "real_beside_synthetic.png")
     return report
 
 
 def _detectors(
-    dataset: str, recipes: list[str], real_patients: np.ndarray, settings: params.Evaluate, out: Any
+    dataset: str, recipes: list[str], rows: list[Row], settings: params.Evaluate, out: Path
 ) -> dict[str, Any]:
-    """Both detectors on the test split, clean and corrupted."""
+    """Both detectors on the test split, clean and corrupted; `rows` describe its real images."""
     images, synthetic = examples.labelled(dataset, "test", recipes)
-    patients = np.concatenate([real_patients, np.full(int(synthetic.sum()), "synthetic")])
-    few = len(np.unique(real_patients)) < detection.MINIMUM_PATIENTS
-    report: dict[str, Any] = {"intervals_resample": "images" if few else "patients", "kinds": {}}
+    unit, groups = detection.independent_groups(rows)
+    report: dict[str, Any] = {
+        "images": {"real": int((~synthetic).sum()), "synthetic": int(synthetic.sum())},
+        "intervals_resample": {"unit": unit, "count": len(np.unique(groups))},
+        "kinds": {},
+    }
+    groups = np.concatenate([groups, np.full(int(synthetic.sum()), "synthetic")])
     curves = {}
     for kind in detector.KINDS:
         model, _ = detector.load(folders.detectors(dataset) / f"{kind}.pt")
         probabilities, typicality = detector.judge(model, images)
         curves[kind] = (synthetic, probabilities)
         numbers: dict[str, Any] = dict(
-            detection.with_intervals(synthetic, probabilities, patients, settings.bootstrap_rounds, settings.seed)
+            detection.with_intervals(synthetic, probabilities, groups, settings.bootstrap_rounds, settings.seed)
         )
         numbers["operating_points"] = detection.operating_points(synthetic, probabilities)
         numbers["auc_after"] = {
@@ -132,8 +132,8 @@ def _detectors(
         }
         report["kinds"][kind] = numbers
     champion: dict[str, str] = json.loads((folders.detectors(dataset) / detector.SELECTION).read_text(encoding="utf-8"))
-    figures.roc(curves, out / FIGURES / "roc.png")
-    figures.reliability_diagram(curves, out / FIGURES / "reliability.png")
+    figures.roc(curves, out / "roc.png")
+    figures.reliability_diagram(curves, out / "reliability.png")
     return report | champion
 
 
@@ -143,8 +143,8 @@ def _verdicts(limits: Thresholds, probabilities: np.ndarray, typicality: np.ndar
     return {verdict: given.count(verdict) / len(given) for verdict in VERDICTS}
 
 
-def _rows(dataset: str, recipe: str) -> list[dict[str, float]]:
-    text = (folders.gan(dataset, recipe) / STATS_FILE).read_text(encoding="utf-8")
+def _stats(dataset: str, recipe: str) -> list[dict[str, float]]:
+    text = (folders.gan(dataset, recipe) / tracking.STATS).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 

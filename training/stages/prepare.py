@@ -8,7 +8,7 @@ import sys
 
 from training import folders, params
 from training.border import border
-from training.data.items import LeftOut
+from training.data.items import LeftOut, refuse_links_below
 from training.data.preparation import prepare
 from training.data.prepared import LEFT_OUT, DatasetInfo, read_left_out
 
@@ -22,6 +22,7 @@ def main() -> None:
     with border("prepare", name):
         folder = folders.prepared(name)
         entry = params.load().dataset(name)
+        refuse_links_below(folders.raw(name))
         info = prepare(name, entry.prepare, entry.card.origin, entry.card.licence, folder)
         print(report(info, read_left_out(folder)), file=sys.stderr)
 

@@ -7,7 +7,7 @@ import argparse
 import shutil
 from dataclasses import asdict
 
-from training import folders, params, tracking
+from training import checkpoints, folders, params, tracking
 from training.border import border
 from training.data import prepared
 from training.gans import loop, recipes
@@ -28,6 +28,7 @@ def train_gan(dataset: str, recipe: str) -> None:
         tracking.lineage(info),
     )
     work, out = folders.checkpoints(dataset, recipe), folders.gan(dataset, recipe)
+    checkpoints.claim(work, training.identity)
     with tracking.run(record, work) as run:
         generator = loop.train(training, real.images, work, run.metrics, f"training {recipe} on {dataset}")
         shutil.rmtree(out, ignore_errors=True)

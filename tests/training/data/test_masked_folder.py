@@ -12,6 +12,7 @@ from training.data.params import MaskedFolderSource
 def test_masks_find_their_images() -> None:
     images = ["Image_01L.jpg", "Image_01R.jpg", "cell_1.png", "cell_10.png", "deep/cell_1.png"]
     masks = ["Image_01L_1stHO.png", "cell_1_mask.png", "cell_10_mask.png", "deep/cell_1.png", "cell_100.png", "x.png"]
+    masks += ["Image_01Left.png", "cell_1a_mask.png"]
     assert match(images, masks) == {
         "Image_01L.jpg": ["Image_01L_1stHO.png"],
         "Image_01R.jpg": [],

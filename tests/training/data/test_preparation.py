@@ -222,3 +222,11 @@ def test_shares_that_leave_a_split_empty_are_refused(tmp_path: Path) -> None:
     tiles = Tiles(side=32, stride=32, minimum_foreground=0.5)
     with pytest.raises(VerisynthError, match="no image is in validation"):
         prepare("one", wanted(FolderSource(str(tmp_path)), tiles=tiles, split=Split()), tmp_path / "prepared" / "one")
+
+
+def test_what_a_file_manager_leaves_does_not_make_one_slide_two(tmp_path: Path) -> None:
+    (tmp_path / "slide.png").write_bytes(png(speckle(0, 200, 200)))
+    (tmp_path / ".DS_Store").write_bytes(b"desktop")
+    tiles = Tiles(side=32, stride=8)
+    info = prepare("slide", wanted(FolderSource(str(tmp_path)), tiles=tiles), tmp_path / "prepared" / "slide")
+    assert info.split.startswith("by region")

@@ -48,7 +48,7 @@ def test_what_is_written_is_read(folder: Path) -> None:
     assert test.masks[:, 0, 0].tolist() == [1, 2]
     assert test.labels.tolist() == [-1, 1]
     assert test.rows == ROWS[1:3]
-    assert (test.patients, test.hashes) == (["Roe", "Roe"], ["1" * 64, "2" * 64])
+    assert (test.patients, [row.sha256 for row in test.rows]) == (["Roe", "Roe"], ["1" * 64, "2" * 64])
     assert prepared.load(folder, "train").rows == ROWS[:1]
 
 

@@ -65,3 +65,11 @@ def test_verdicts_follow_the_thresholds() -> None:
     assert limits.verdict(0.5, 0.5) == "uncertain"
     assert limits.verdict(0.05, 0.5) == "real"
     assert limits.verdict(0.05, 0.0) == "out_of_scope"
+
+
+def test_unlike_any_is_out_of_scope_even_beside_a_poor_generator() -> None:
+    synthetic = np.arange(100) >= 50
+    typicality = np.where(np.arange(100) >= 90, 0.0, 0.5)
+    limits = thresholds(np.where(synthetic, 0.9, 0.1), synthetic, typicality, error_share=0.01)
+    assert limits.verdict(0.5, 0.0) == "out_of_scope"
+    assert limits.verdict(0.9, 0.5) == "synthetic"

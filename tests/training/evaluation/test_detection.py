@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
+from training.data.prepared import Row
+from training.data.tiles import Box
 from training.evaluation import detection
 
 RANDOM = np.random.default_rng(0)
@@ -26,14 +28,23 @@ def test_numbers_equal_those_of_two_normals() -> None:
     assert detection.true_positive_rate_at(0.01, SYNTHETIC, PROBABILITIES) == pytest.approx(0.372, abs=0.06)
 
 
+def test_calibration_numbers_do_not_move_with_the_counts_of_the_classes() -> None:
+    odds = 2 * np.log(PROBABILITIES / (1 - PROBABILITIES))
+    true = 1 / (1 + np.exp(-odds))
+    few = np.concatenate([np.arange(2000), np.arange(2000, 2200)])
+    assert detection.calibration_error(SYNTHETIC[few], true[few]) < 0.05
+    full, thinned = detection.brier_score(SYNTHETIC, true), detection.brier_score(SYNTHETIC[few], true[few])
+    assert thinned == pytest.approx(full, abs=0.02)
+
+
 def test_brier_score_equals_scikit_learns() -> None:
     assert detection.brier_score(SYNTHETIC, PROBABILITIES) == pytest.approx(brier_score_loss(SYNTHETIC, PROBABILITIES))
 
 
 def test_calibration_error_by_hand() -> None:
-    synthetic = np.array([False, True, True, True])
+    synthetic = np.array([False, True, False, True])
     probabilities = np.array([0.25, 0.25, 0.95, 0.95])
-    assert detection.calibration_error(synthetic, probabilities) == pytest.approx(0.5 * 0.25 + 0.5 * 0.05)
+    assert detection.calibration_error(synthetic, probabilities) == pytest.approx(0.5 * 0.25 + 0.5 * 0.45)
 
 
 def test_true_odds_are_calibrated_and_exaggerated_ones_are_not() -> None:
@@ -79,3 +90,19 @@ def test_operating_points_keep_their_false_positive_rates() -> None:
         assert positive[~SYNTHETIC].mean() == pytest.approx(point["false_positive_rate"])
         assert positive[SYNTHETIC].mean() == pytest.approx(point["true_positive_rate"])
         assert point["false_positive_rate"] <= allowed
+
+
+def row(patient: str, left: int | None = None) -> Row:
+    box = None if left is None else Box(left, 0, 32, 32)
+    return Row("image.png", patient, None, "0" * 64, box)
+
+
+def test_patients_are_resampled_where_there_are_enough_and_places_where_not() -> None:
+    unit, groups = detection.independent_groups([row(str(patient)) for patient in range(12)])
+    assert (unit, len(set(groups))) == ("patients", 12)
+    unit, groups = detection.independent_groups([row("one", left) for left in (0, 8, 16, 40, 64)])
+    assert unit == "places"
+    assert groups[0] == groups[1] == groups[2]
+    assert len(set(groups)) == 3
+    unit, groups = detection.independent_groups([row("one"), row("two")])
+    assert (unit, len(set(groups))) == ("images", 2)
