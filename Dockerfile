@@ -18,7 +18,8 @@ COPY LICENSE README.md constraints.txt pyproject.toml ./
 COPY contracts contracts
 COPY monitoring monitoring
 COPY serving serving
-RUN pip install --constraint constraints.txt ".[serve]"
+RUN pip install --constraint constraints.txt setuptools \
+    && pip install --no-build-isolation --constraint constraints.txt ".[serve]"
 
 # The licence goes along so that there is something to copy where no model has been made yet.
 COPY LICENSE model[s] models/

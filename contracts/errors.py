@@ -13,7 +13,7 @@ class VerisynthError(Exception):
 class ImageError(VerisynthError):
     """An image that is refused.
 
-    `code` is one of `not_an_image`, `unsupported_format`, `broken_image`, `image_too_large`,
+    `code` is one of `not_an_image`, `broken_image`, `image_too_large`,
     `image_too_small`, `several_frames`, `unsupported_pixels`.
     """
 

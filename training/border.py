@@ -12,7 +12,9 @@ from contracts.errors import VerisynthError
 
 
 @contextmanager
-def border(stage: str, cell: str | None = None, go_on: str = "`make repro` (or `dvc repro`); finished stages are kept") -> Iterator[None]:
+def border(
+    stage: str, cell: str | None = None, go_on: str = "`make repro` (or `dvc repro`); finished stages are kept"
+) -> Iterator[None]:
     """End the process in words where the work inside cannot go on.
 
     A `VerisynthError` is printed as `stage@cell: message` and exits 1. Ctrl-C says how to

@@ -11,10 +11,11 @@ from prometheus_client import CollectorRegistry
 from contracts.imaging import encode_png
 from monitoring.metrics import Metrics
 from serving.openapi import document
-from serving.refusals import STATUSES
+from serving.refusals import STATUSES, default_code
 from serving.routes import Endpoints
 from serving.settings import Settings
 from tests.releases import real_images
+from tests.services import ROOT
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -46,6 +47,17 @@ def test_every_refusal_is_described_somewhere() -> None:
     )
     # A path that does not exist is in no operation.
     assert [code for code in STATUSES if f"`{code}`" not in described] == ["not_found"]
+
+
+def test_every_refusal_can_occur() -> None:
+    raising = [
+        "contracts/imaging.py",
+        "contracts/dicom.py",
+        *(f"serving/{name}.py" for name in ("requests", "routes", "edge")),
+    ]
+    source = " ".join((ROOT / path).read_text(encoding="utf-8") for path in raising)
+    by_status = {default_code(status) for status in (400, 404, 405)}
+    assert [code for code in STATUSES if f'"{code}"' not in source and code not in by_status] == []
 
 
 def test_the_service_gives_the_same_document(client: httpx.Client) -> None:

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from contracts.imaging import encode_png
-from tests.services import Service
+from contracts.manifest import write_release
+from tests.releases import write_small_release
+from tests.services import Service, serve
 
 websocket = pytest.importorskip("httpx_ws", reason="the DevTools protocol needs a WebSocket client")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -151,6 +153,19 @@ def test_the_page_fits_a_phone(page: Page) -> None:
 def test_every_field_has_a_label(page: Page) -> None:
     unlabelled = "[...document.querySelectorAll('input, select')].filter((field) => !field.labels.length).length"
     assert page.run(unlabelled) == 0
+
+
+def test_the_page_says_what_a_model_was_trained_on(page: Page, tmp_path: Path) -> None:
+    assert "Trained on: random numbers. Licence: none needed." in page.text("card")  # no title, as in older releases
+    plain = write_small_release(tmp_path / "plain" / "waves")
+    document = {key: value for key, value in plain.manifest.items() if key not in ("files", "version")}
+    document["data"] |= {"title": "Cells", "origin": "a slide"}
+    write_release(
+        tmp_path / "models" / "waves", {name: plain.folder / name for name in plain.manifest["files"]}, document
+    )
+    with serve(tmp_path / "home", tmp_path / "models") as titled, browse(titled.url + "/", tmp_path) as opened:
+        opened.wait_for("document.getElementById('card')?.innerText")
+        assert "Trained on: Cells. Origin: a slide. Licence: none needed." in opened.text("card")
 
 
 def test_without_a_model_the_page_says_how_to_get_one(empty_service: Service, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def models(tmp_path: Path) -> Path:
 
 
 def client(settings: Settings) -> tuple[httpx.AsyncClient, Endpoints]:
+    settings = settings.resolved(cores=1)
     metrics = Metrics(CollectorRegistry())
     endpoints = Endpoints(settings, metrics)
     endpoints.load()
