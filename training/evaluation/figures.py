@@ -18,7 +18,7 @@ PAIRS = 8
 def real_beside_synthetic(real: np.ndarray, synthetic: np.ndarray, path: Path) -> None:
     """Held-out real images on the left, generated ones on the right, neither chosen; uint8 [N, H, W, C]."""
     count = COLUMNS * ROWS
-    figure = Figure(figsize=(11, 4.25), layout="constrained")
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
     for axes, images, title in zip(
         figure.subplots(1, 2), (_spread(real, count), synthetic[:count]), ("real, held out", "synthetic"), strict=True
     ):
