@@ -45,4 +45,4 @@ fetch: setup ## download a MedMNIST set: make fetch SET=pneumoniamnist FOLDER=da
 	python -m training.data.medmnist $(SET) $(FOLDER)
 
 clean: ## forget the environment and everything that was built; raw data stays
-	rm -rf .venv .dvc/cache .dvc/tmp data/prepared data/gans data/samples data/detectors checkpoints models reports mlruns mlartifacts mlflow.db*
+	rm -rf .venv .dvc/cache .dvc/tmp data/prepared data/gans data/samples data/detectors checkpoints models reports dvc_plots mlruns mlartifacts mlflow.db*

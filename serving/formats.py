@@ -82,7 +82,7 @@ FORMATS = {
     "npz": Format("application/octet-stream", "npz", write_npz),
     "zip": Format("application/zip", "zip", write_png_archive),
     "png": Format("image/png", "png", write_grid),
-    "dicom": Format("application/zip", "zip", write_dicom_archive),
+    "dicom": Format("application/zip", "dicom.zip", write_dicom_archive),
 }
 
 

@@ -75,7 +75,7 @@ def parse_generate(body: bytes) -> GenerateRequest:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refusal("malformed_json", f"the body is no JSON: {reprlib.repr(str(error))}") from error
+        raise Refusal("malformed_json", f"the body is no JSON: {error}") from error
     if not isinstance(document, dict):
         raise Refusal("invalid_request", f"the body is {reprlib.repr(document)}; send a JSON object")
     known = GenerateRequest.__dataclass_fields__

@@ -7,8 +7,10 @@ What describes images is in `training.data.params`. Check a file without running
 import dataclasses
 import re
 import sys
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -209,6 +211,18 @@ class Params:
         return dataclasses.replace(self.recipes[recipe], **overrides)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML whose mappings name each key once; plain YAML would keep the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ParamsError(f"{node.start_mark}: the key `{name}` stands there twice; keep one".strip())
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check a params file.
 
@@ -216,7 +230,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
         ParamsError: naming the key, its value and what is valid.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
     except (OSError, yaml.YAMLError) as error:
         raise ParamsError(f"{path} cannot be read: {error}") from error
     params = read(Params, document, str(path))

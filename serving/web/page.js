@@ -66,7 +66,7 @@ function describe() {
   const kind = channels === 3 ? "colour" : "grey";
   element("card").textContent =
     `Version ${version}. ${size}×${size} pixels, ${kind}. Trained on: ${title ?? source}. ` +
-    `${origin ? `Origin: ${origin}. ` : ""}Licence: ${licence}. ` +
+    `${origin ? `Origin: ${origin.replaceAll("`", "")}. ` : ""}Licence: ${licence}. ` +
     `For: ${manifest.intended_use}. ${manifest.limitations.join(" ")}`.replaceAll("..", ".");
   const labels = manifest.generator.labels;
   element("label-field").hidden = labels.length === 0;

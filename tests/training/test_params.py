@@ -143,3 +143,10 @@ def test_names_asked_for_are_refused_with_the_valid_ones() -> None:
         shipped.dataset("cats")
     with pytest.raises(ParamsError, match="'vae' is unknown; valid: dcgan"):
         shipped.gan("ihc", "vae")
+
+
+def test_a_key_named_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text(encoding="utf-8") + "run:\n  datasets: [ihc]\n  recipes: [dcgan]\n")
+    with pytest.raises(ParamsError, match="the key `run` stands there twice"):
+        params.load(path)
