@@ -35,10 +35,6 @@ class EvidenceFeatures(nn.Module):
         self.parts = (self.spectrum, self.cosine, self.residuals, self.patterns)
         self.count = sum(part.count for part in self.parts)
 
-    def names(self) -> list[str]:
-        """One name per feature."""
-        return [f"{type(part).__name__}_{index}" for part in self.parts for index in range(part.count)]
-
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([part(images) for part in self.parts], dim=1)
 

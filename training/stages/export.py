@@ -76,10 +76,8 @@ def _detector(dataset: str, kind: str, real: np.ndarray, path: Path) -> float:
 
     originals = {name: output(index) for index, name in enumerate(("synthetic_probability", "typicality", "heatmap"))}
     if kind == "linear_evidence":
-        pipeline, features = (
-            joblib.load(folders.detectors(dataset) / detector.ORIGINAL),
-            model.scorer.get_submodule("features"),
-        )
+        pipeline = joblib.load(folders.detectors(dataset) / detector.ORIGINAL)
+        features = model.scorer.get_submodule("features")
 
         def scikit_learn(images: np.ndarray) -> np.ndarray:
             rows = linear_evidence.features_of(images, features).astype(np.float64)
