@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup repro serve test lint bench fetch clean
+.PHONY: demo setup repro serve test lint bench fetch rollback clean
 
 demo: repro serve ## environment, pipeline, service: from a fresh clone to a page in the browser
 
@@ -44,5 +44,8 @@ bench: setup ## speed as ratios, written to reports/bench.json
 fetch: setup ## download a MedMNIST set: make fetch SET=pneumoniamnist FOLDER=data/raw/pneumonia
 	python -m training.data.medmnist $(SET) $(FOLDER)
 
+rollback: setup ## serve the previous release again: make rollback NAME=ihc
+	@python -m training.releases.rollback $(NAME)
+
 clean: ## forget the environment and everything that was built; raw data stays
-	rm -rf .venv .dvc/cache .dvc/tmp data/prepared data/gans data/samples data/detectors checkpoints models reports dvc_plots mlruns mlartifacts mlflow.db*
+	rm -rf .venv .dvc/cache .dvc/tmp data/prepared data/gans data/samples data/detectors data/candidates checkpoints models reports dvc_plots mlruns mlartifacts mlflow.db*

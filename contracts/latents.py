@@ -1,6 +1,11 @@
-"""The one source of generator noise: image `i` of seed `s` is the same image whatever the batch."""
+"""The one source of generator noise and drawn labels: image `i` of seed `s` is the same image whatever the batch."""
+
+from collections.abc import Sequence
 
 import numpy as np
+
+# Beside (seed, index), as a spawn key: no seed of any latent makes the same stream.
+LABEL_STREAM = (1,)
 
 
 def latents(seed: int, start: int, count: int, size: int) -> np.ndarray:
@@ -13,3 +18,19 @@ def latents(seed: int, start: int, count: int, size: int) -> np.ndarray:
     for row in range(count):
         noise[row] = np.random.default_rng((seed, start + row)).standard_normal(size, dtype=np.float32)
     return noise
+
+
+def labels(seed: int, start: int, count: int, shares: Sequence[float]) -> np.ndarray:
+    """Labels int64 [count], in [0, len(shares)), for the images `start` to `start + count - 1` of `seed`.
+
+    Label k is drawn with probability shares[k] / sum(shares), by inversion of the cumulative shares. Each image has
+    a stream of its own, keyed by (seed, index) and another one than its latent's.
+    """
+    weights = np.asarray(shares, dtype=np.float64)
+    assert (weights >= 0).all(), f"a share is negative: {shares}"
+    assert weights.any(), f"no share is above 0: {shares}"
+    keys = [np.random.SeedSequence((seed, start + row), spawn_key=LABEL_STREAM) for row in range(count)]
+    uniform = np.array([np.random.default_rng(key).random() for key in keys])
+    edges = np.cumsum(weights)
+    # side="right" steps over the labels whose share is 0: their edge is the one before.
+    return np.searchsorted(edges / edges[-1], uniform, side="right").astype(np.int64)

@@ -22,6 +22,7 @@ FILE_NAME = "manifest.json"
 GENERATOR = "generator.onnx"
 DETECTOR = "detector.onnx"
 REFERENCE = "reference.npz"
+SCHEMA = 2
 VERDICTS = ("real", "synthetic", "uncertain", "out_of_scope")
 
 
@@ -76,6 +77,11 @@ class Release:
         """Class names the generator can be asked for; empty where it is not conditional."""
         return list(self.manifest["generator"]["labels"])
 
+    @property
+    def label_shares(self) -> list[float]:
+        """Share of each label in the training images."""
+        return list(self.manifest["generator"]["label_shares"])
+
 
 def schema() -> dict[str, Any]:
     """The manifest's JSON schema."""
@@ -111,7 +117,7 @@ def write_release(folder: Path, sources: dict[str, Path], document: dict[str, An
         }
     }
     manifest["version"] = _version(manifest)
-    _check_schema(manifest, folder)
+    _check(manifest, folder)
     (staging / FILE_NAME).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
@@ -131,7 +137,7 @@ def read_release(folder: Path) -> Release:
         raise ReleaseError(f"{path} is missing: the release was not written whole; export it again") from error
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{path} cannot be read: {error}") from error
-    _check_schema(manifest, folder)
+    _check(manifest, folder)
     if manifest["version"] != _version(manifest):
         raise ReleaseError(f"{path} was altered: its version {manifest['version']} is not that of its content")
     for name, stated in manifest["files"].items():
@@ -152,9 +158,15 @@ def _version(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _check_schema(manifest: Any, folder: Path) -> None:
+def _check(manifest: Any, folder: Path) -> None:
+    path = folder / FILE_NAME
+    if isinstance(manifest, dict) and (form := manifest.get("schema", SCHEMA)) != SCHEMA:
+        raise ReleaseError(f"{path} is of schema {form}, and this software reads {SCHEMA}; export the release again")
     error = jsonschema.Draft202012Validator(schema()).iter_errors(manifest)
     first = jsonschema.exceptions.best_match(error)
     if first is not None:
         where = "/".join(str(step) for step in first.absolute_path) or "the document"
-        raise ReleaseError(f"{folder / FILE_NAME} breaks the manifest schema at {where}: {first.message}")
+        raise ReleaseError(f"{path} breaks the manifest schema at {where}: {first.message}")
+    labels, shares = manifest["generator"]["labels"], manifest["generator"]["label_shares"]
+    if len(labels) != len(shares) or (labels and not any(shares)):
+        raise ReleaseError(f"{path} has the label shares {shares} for the labels {labels}; it needs one for each")

@@ -31,6 +31,9 @@ class Origin:
     seed: int
     truncation: float
     label: str | None
+    """The label asked for."""
+    balance: str | None
+    """How often each label was drawn, one of `serving.runtime.BALANCES`; None without labels, or with one asked for."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def dicom_file(image: np.ndarray, index: int, origin: Origin) -> bytes:
 
     Its identifiers follow from the model, the request and the index; it bears no date.
     """
-    request = f"{origin.model} {origin.version} {origin.seed} {origin.truncation} {origin.label}"
+    request = " ".join(str(part) for part in asdict(origin).values())
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

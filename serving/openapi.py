@@ -7,6 +7,7 @@ from contracts.manifest import VERDICTS
 from serving.formats import FORMATS
 from serving.refusals import STATUSES
 from serving.requests import MAXIMUM_COUNT, MAXIMUM_SEED
+from serving.runtime import BALANCES
 
 VERSION = "1.0.0"
 
@@ -31,6 +32,10 @@ DECODING = (
 )
 
 GENERATE_EXAMPLE = {"model": "ihc", "count": 16, "seed": 7, "format": "npz"}
+
+NAME_PARAMETER = {
+    "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+}
 
 ORIGIN_HEADERS = {
     "X-Verisynth-Model": {"description": "The model that drew the images.", "schema": {"type": "string"}},
@@ -75,7 +80,15 @@ SCHEMAS: dict[str, Any] = {
             },
             "label": {
                 "type": ["string", "null"],
-                "description": "A class of a conditional model; without one, its classes in turn.",
+                "description": "A class of a conditional model; without one, all classes by `balance`.",
+            },
+            "balance": {
+                "type": ["string", "null"],
+                "enum": [*BALANCES, None],
+                "description": (
+                    "Of the classes of a conditional model, where `label` is left out. `equal`, the default: in turn. "
+                    "`training`: at random, as often as the training images had them."
+                ),
             },
             "truncation": {
                 "type": "number",
@@ -194,7 +207,16 @@ def document() -> dict[str, Any]:
             "/v1/models": {"get": _get("listModels", "The models served", _json("Models"))},
             "/v1/models/{name}": {
                 "get": _get("showModel", "One model", _json("Model"), "unknown_model", "not_ready", "model_refused")
-                | {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
+                | NAME_PARAMETER
+            },
+            "/v1/models/{name}/card": {
+                "get": _get(
+                    "showCard",
+                    "What a model is, is for and is worth, as Markdown",
+                    _text("text/markdown"),
+                    *("unknown_model", "not_ready", "model_refused"),
+                )
+                | NAME_PARAMETER
             },
             "/": {"get": _get("page", "The page for people", _text("text/html"))},
             "/docs": {"get": _get("documentation", "This document, to read and try", _text("text/html"))},

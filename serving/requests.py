@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from serving.formats import FORMATS
 from serving.refusals import Refusal
+from serving.runtime import BALANCES
 
 MAXIMUM_COUNT = 1024
 MAXIMUM_SEED = 2**63 - 1
@@ -26,6 +27,7 @@ class GenerateRequest:
     model: str | None = None
     seed: int | None = None
     label: str | None = None
+    balance: str | None = None
     truncation: float = 1.0
     format: str = "npz"
 
@@ -44,6 +46,15 @@ class GenerateRequest:
             f"a whole number from 0 to {MAXIMUM_SEED}",
         )
         _check(self.label is None or type(self.label) is str, "label", self.label, "a string")
+        _check(
+            self.balance is None or (type(self.balance) is str and self.balance in BALANCES),
+            "balance",
+            self.balance,
+            f"one of {', '.join(BALANCES)}",
+        )
+        _check(
+            self.balance is None or self.label is None, "balance", self.balance, "left out where label names one label"
+        )
         _check(
             type(self.truncation) in (int, float) and 0 <= self.truncation <= 1,
             "truncation",

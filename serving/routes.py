@@ -25,6 +25,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from contracts.card import card
 from contracts.errors import ImageError
 from contracts.imaging import DecodedImage, decode
 from contracts.statistics import FEATURES
@@ -34,7 +35,7 @@ from serving.formats import FORMATS, Origin
 from serving.openapi import document
 from serving.refusals import Refusal
 from serving.requests import GenerateRequest, read_authenticity, read_generate
-from serving.runtime import BATCH_SIZE, Catalogue, Judgement, Model, ModelError, Samples
+from serving.runtime import BATCH_SIZE, EQUAL, Catalogue, Judgement, Model, ModelError, Samples
 from serving.settings import Settings
 
 SMALLEST_BATCH = 8
@@ -64,6 +65,7 @@ class Endpoints:
                 Route("/metrics", self.expose_metrics, methods=["GET"]),
                 Route("/v1/models", self.list_models, methods=["GET"]),
                 Route("/v1/models/{name}", self.show_model, methods=["GET"]),
+                Route("/v1/models/{name}/card", self.show_card, methods=["GET"]),
                 Route("/v1/generate", self.generate, methods=["POST"]),
                 Route("/v1/authenticity", self.authenticity, methods=["POST"]),
                 Mount("/web", StaticFiles(directory=web)),
@@ -100,15 +102,20 @@ class Endpoints:
     async def show_model(self, request: Request) -> Response:
         return JSONResponse(_description(self._model(request.path_params["name"])))
 
+    async def show_card(self, request: Request) -> Response:
+        """The model card as Markdown."""
+        model = self._model(request.path_params["name"])
+        return Response(card(model.release.manifest), media_type="text/markdown")
+
     async def generate(self, request: Request) -> Response:
         """Synthetic images in the format asked for."""
         async with self._admitted():
             wanted = await read_generate(request)
             model = self._model(wanted.model)
-            _check_label(model, wanted.label)
+            balance = _balance(model, wanted)
             seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
             parts = await self._batches(model, seed, wanted)
-            origin = Origin(model.name, model.version, seed, float(wanted.truncation), wanted.label)
+            origin = Origin(model.name, model.version, seed, float(wanted.truncation), wanted.label, balance)
             form = FORMATS[wanted.format]
             body = await self._in_thread(lambda: form.write(Samples.joined(parts), origin))
         self.metrics.generated_images.labels(model.name).inc(wanted.count)
@@ -150,7 +157,7 @@ class Endpoints:
 
     def _generate(self, model: Model, seed: int, start: int, count: int, wanted: GenerateRequest) -> Samples:
         with self.metrics.inference_seconds.labels(model.name, "generate").time():
-            return model.generate(seed, start, count, wanted.truncation, wanted.label)
+            return model.generate(seed, start, count, wanted.truncation, wanted.label, wanted.balance or EQUAL)
 
     def _judge(self, model: Model, data: bytes) -> tuple[DecodedImage, Judgement, str]:
         try:
@@ -212,11 +219,21 @@ async def _file(path: Path, _: Request) -> Response:
     return FileResponse(path)
 
 
-def _check_label(model: Model, label: str | None) -> None:
+def _balance(model: Model, wanted: GenerateRequest) -> str | None:
+    """How often each label is drawn; None where there are no labels, or a single one is wanted.
+
+    Raises:
+        Refusal: `unknown_label`, or `invalid_request` for a balance of labels that the model does not have.
+    """
     labels = model.release.labels
-    if label is not None and label not in labels:
+    if wanted.label is not None and wanted.label not in labels:
         offer = f"its labels are {', '.join(labels)}" if labels else "it is not conditional; leave label out"
-        raise Refusal("unknown_label", f"{model.name} knows no label {reprlib.repr(label)}; {offer}")
+        raise Refusal("unknown_label", f"{model.name} knows no label {reprlib.repr(wanted.label)}; {offer}")
+    if wanted.balance is not None and not labels:
+        raise Refusal(
+            "invalid_request", f"balance is {wanted.balance!r}, and {model.name} is not conditional; leave balance out"
+        )
+    return (wanted.balance or EQUAL) if labels and wanted.label is None else None
 
 
 def _description(model: Model) -> dict[str, Any]:

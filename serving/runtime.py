@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from contracts import latents
 from contracts.errors import ReleaseError
 from contracts.imaging import fit
-from contracts.latents import latents
 from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, Release, read_release
 from contracts.statistics import Reference
 
 BATCH_SIZE = 64
+EQUAL, TRAINING = "equal", "training"
+BALANCES = (EQUAL, TRAINING)
+"""How often a conditional model draws each label: equally often, in turn; or at random, as often as training had it."""
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 # ONNX Runtime would time the convolution algorithms and take the fastest, another one each time, and round inputs to
 # 10 bits: the same request is to give the same pixels.
@@ -124,18 +127,27 @@ class Model:
         """The ONNX Runtime execution provider that runs the detector."""
         return str(self._detector.get_providers()[0])
 
-    def generate(self, seed: int, start: int, count: int, truncation: float = 1.0, label: str | None = None) -> Samples:
+    def generate(
+        self,
+        seed: int,
+        start: int,
+        count: int,
+        truncation: float = 1.0,
+        label: str | None = None,
+        balance: str = EQUAL,
+    ) -> Samples:
         """The images `start` to `start + count - 1` of `seed`, in one run of the graph.
 
         `truncation` in [0, 1] shrinks the latents towards the mean image. A conditional model draws
-        `label`; without one it takes its labels in turn, so image `i` has the same label in every request.
+        `label`; without one it takes its labels by `balance`, one of `BALANCES`. Either way image `i` of `seed` has the
+        same label in every request.
 
         Raises:
             ModelError: when the graph cannot be run.
         """
-        noise = latents(seed, start, count, self.release.latent_size) * np.float32(truncation)
+        noise = latents.latents(seed, start, count, self.release.latent_size) * np.float32(truncation)
         feeds = {"latent": noise}
-        labels = self._labels(start, count, label)
+        labels = self._labels(seed, start, count, label, balance)
         if labels is not None:
             feeds["label"] = labels
         outputs = self._run(self._generator, self._generator_outputs, feeds)
@@ -163,13 +175,15 @@ class Model:
             heatmap=outputs["heatmap"][0] if len(tiles) == 1 else None,
         )
 
-    def _labels(self, start: int, count: int, label: str | None) -> np.ndarray | None:
+    def _labels(self, seed: int, start: int, count: int, label: str | None, balance: str) -> np.ndarray | None:
         names = self.release.labels
         if not names:
             return None
-        if label is None:
-            return np.arange(start, start + count, dtype=np.int64) % len(names)
-        return np.full(count, names.index(label), dtype=np.int64)
+        if label is not None:
+            return np.full(count, names.index(label), dtype=np.int64)
+        if balance == TRAINING:
+            return latents.labels(seed, start, count, self.release.label_shares)
+        return np.arange(start, start + count, dtype=np.int64) % len(names)
 
     def _run(
         self, session: onnxruntime.InferenceSession, outputs: list[str], feeds: dict[str, np.ndarray]

@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, Release, write_release
+from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, SCHEMA, Release, write_release
 from contracts.statistics import Reference
 
 LATENT_SIZE = 8
+PRIVACY_CHECKS = ("exact_copies", "near_duplicates", "membership_inference", "authenticity")
 
 
 def write_small_release(
@@ -26,17 +27,20 @@ def write_small_release(
     masks: bool = False,
     tile_side: int | None = None,
     broken_probability: bool = False,
+    failed_checks: tuple[str, ...] = (),
 ) -> Release:
     """A whole, valid release in `folder`, its name the folder's.
 
-    `broken_probability` makes a detector that answers NaN for images brighter than 200 on average.
+    `broken_probability` makes a detector that answers NaN for images brighter than 200 on average; `failed_checks`
+    are those of `PRIVACY_CHECKS` that the manifest says have failed. Earlier labels have greater shares.
     """
     with tempfile.TemporaryDirectory() as scratch:
         sources = {name: Path(scratch) / name for name in (GENERATOR, DETECTOR, REFERENCE)}
         onnx.save(generator(size, channels, bool(labels), masks), sources[GENERATOR])
         onnx.save(detector(size, channels, broken_probability), sources[DETECTOR])
         Reference.of(real_images(40, size, channels)).write(sources[REFERENCE])
-        return write_release(folder, sources, manifest(folder.name, size, channels, labels, masks, tile_side))
+        document = manifest(folder.name, size, channels, labels, masks, tile_side, failed_checks)
+        return write_release(folder, sources, document)
 
 
 def real_images(count: int, size: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -46,19 +50,27 @@ def real_images(count: int, size: int = 32, channels: int = 3, seed: int = 0) ->
 
 
 def manifest(
-    name: str, size: int, channels: int, labels: tuple[str, ...], masks: bool, tile_side: int | None
+    name: str,
+    size: int,
+    channels: int,
+    labels: tuple[str, ...] = (),
+    masks: bool = False,
+    tile_side: int | None = None,
+    failed_checks: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The manifest without what `write_release` derives."""
     image = {"dtype": "uint8", "shape": ["N", size, size, channels]}
     latent = {"latent": {"dtype": "float32", "shape": ["N", LATENT_SIZE]}}
+    weights = range(len(labels), 0, -1)
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": name,
         "image": {"size": size, "channels": channels, "tile_side": tile_side},
         "generator": {
             "recipe": "waves",
             "latent_size": LATENT_SIZE,
             "labels": list(labels),
+            "label_shares": [weight / sum(weights) for weight in weights],
             "inputs": latent | ({"label": {"dtype": "int64", "shape": ["N"]}} if labels else {}),
             "outputs": {"image": image} | ({"mask": {"dtype": "uint8", "shape": ["N", size, size]}} if masks else {}),
         },
@@ -72,6 +84,13 @@ def manifest(
                 "typicality": {"dtype": "float32", "shape": ["N"]},
                 "heatmap": {"dtype": "float32", "shape": ["N", 4, 4]},
             },
+        },
+        "privacy": {
+            "passed": not failed_checks,
+            "checks": [
+                {"name": name, "passed": name not in failed_checks, "detail": f"Stated, not measured: {name}."}
+                for name in PRIVACY_CHECKS
+            ],
         },
         "metrics": {},
         "data": {

@@ -1,23 +1,42 @@
-"""The machine a training runs on: GPU where there is one, CPU elsewhere."""
+"""The machine a training runs on, through Lightning Fabric: GPU where there is one, CPU elsewhere, or several of them.
 
-from contextlib import AbstractContextManager, nullcontext
+`VERISYNTH_DEVICES=2` trains on two GPUs (or two CPU processes): each takes its share of every batch.
+"""
+
+import os
 
 import torch
+from lightning_fabric import Fabric
+
+from contracts.errors import VerisynthError
+
+DEVICES = "VERISYNTH_DEVICES"
+
+
+def launch() -> Fabric:
+    """Fabric on the machine's accelerator, its processes started. bfloat16 on a GPU, single precision elsewhere.
+
+    The same convolution algorithms run every time, so that a resumed training equals an unbroken one on a GPU too.
+
+    Raises:
+        VerisynthError: for a number of devices that is none.
+    """
+    text = os.environ.get(DEVICES, "1")
+    if not text.isdigit() or int(text) < 1:
+        raise VerisynthError(f"{DEVICES} is {text!r}; give the number of devices to train on, 1 or more")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    cuda = torch.cuda.is_available()
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=int(text),
+        strategy="ddp" if int(text) > 1 else "auto",
+        precision="bf16-mixed" if cuda else "32-true",
+    )
+    fabric.launch()
+    return fabric
 
 
 def choose() -> torch.device:
     """CUDA where a GPU is present, else CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def make_deterministic() -> None:
-    """The same convolution algorithms in every run, so that a resumed training equals an unbroken one on a GPU too."""
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-
-
-def precision(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 on a GPU; single precision elsewhere."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()

@@ -32,9 +32,24 @@ def evaluation(dataset: str) -> Path:
     return Path("reports/evaluation") / dataset
 
 
+def candidate(dataset: str) -> Path:
+    """The newest release, before the gate."""
+    return Path("data/candidates") / dataset
+
+
 def release(dataset: str) -> Path:
+    """The champion, as it is served."""
     return Path("models") / dataset
 
 
-def registry(dataset: str) -> Path:
+def archive(dataset: str) -> Path:
+    """Releases that may still be needed, by version; no stage's output, and the service skips names with a dot."""
+    return Path("models/.archive") / dataset
+
+
+def decision(dataset: str) -> Path:
     return Path("reports/registry") / f"{dataset}.json"
+
+
+def model_card(dataset: str) -> Path:
+    return Path("reports/registry") / f"{dataset}.md"

@@ -16,9 +16,10 @@ import yaml
 
 from training import folders
 from training.data.params import Prepare
-from training.reading import ParamsError, at_least, one_of, read
+from training.reading import ParamsError, at_least, one_of, read, share
 
 FLIPS = ("horizontal", "vertical")
+KEEP = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class TrainGan:
     batch_size: int | None = None
     flips: list[str] = field(default_factory=list)
     """Flips under which this kind of image stays plausible: any of `horizontal`, `vertical`."""
+    conditional: bool = False
+    """Learn each label apart, so that samples can be asked for by label; every training image needs one."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,16 +52,27 @@ class Recipe:
     batch_size: int
     learning_rate: float
     beta1: float
-    averaging_halflife_images: int
-    """Half-life of the moving average of the generator's weights."""
     checkpoint_every_seconds: int
-    grid_every_images: int
-    """Distance between sample grids on fixed noise."""
+    look_every_images: int
+    """Distance between looks: a sample grid on fixed noise, KID against the validation split, diversity."""
     log_every_images: int
+    keep: str = "best"
+    """`best`: the generator of the look with the lowest KID; `last`: that of the last iteration."""
+    averaging_halflife_images: int | None = None
+    """Half-life of the moving average of the generator's weights; None: the generator itself."""
+    augmentation_ramp_images: int | None = None
+    """Images in which the probability of augmentation may rise from 0 to 1; None: no augmentation."""
+    augmentation_limit: float = 0.6
+    """The probability never exceeds this."""
 
     def __post_init__(self) -> None:
-        for name in ("latent_size", "width", "averaging_halflife_images", "grid_every_images", "log_every_images"):
+        for name in ("latent_size", "width", "look_every_images", "log_every_images"):
             at_least(name, getattr(self, name), 1)
+        for name in ("averaging_halflife_images", "augmentation_ramp_images"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
+        share("augmentation_limit", self.augmentation_limit)
+        one_of("keep", self.keep, KEEP)
         at_least("batch_size", self.batch_size, 2)
         at_least("checkpoint_every_seconds", self.checkpoint_every_seconds, 0)
         if not self.learning_rate > 0:
@@ -118,14 +132,63 @@ class Evaluate:
 
     bootstrap_rounds: int
     """Resamples behind each confidence interval."""
-    kid_subsets: int
-    kid_subset_size: int
+    jackknife_blocks: int
+    """Blocks of images left out in turn behind the interval of KID."""
+    neighbours: int
+    """k of precision, recall, density and coverage."""
+    encoder_images: int
+    """Training images shown, repeats counted, to the encoder whose features are one of the spaces."""
+    privacy_samples: int
+    """Generated images that are searched for copies of training images."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("bootstrap_rounds", "kid_subsets"):
+        for name in ("bootstrap_rounds", "neighbours", "encoder_images"):
             at_least(name, getattr(self, name), 1)
-        at_least("kid_subset_size", self.kid_subset_size, 4)
+        at_least("jackknife_blocks", self.jackknife_blocks, 4)
+        at_least("privacy_samples", self.privacy_samples, 16)
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What synthetic images are worth to a classifier: its training, repeated on real, both, and synthetic ones."""
+
+    seeds: int
+    """Classifiers trained per mixture; from one alone nobody knows what chance did."""
+    images: int
+    """Training length: images shown to each classifier, repeats counted."""
+    width: int
+    """Channels of its first layer."""
+    batch_size: int
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        for name in ("images", "width"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("seeds", "batch_size"):
+            at_least(name, getattr(self, name), 2)
+        if not self.learning_rate > 0:
+            raise ParamsError(f"learning_rate {self.learning_rate} must be above 0")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a new release must not fall short of to take the champion's place."""
+
+    maximum_kid_ratio: float
+    """KID of the new generator over the champion's, both against the same held-out images."""
+    maximum_auc_drop: float
+    """How much less AUC the new detector may reach than the champion's, on the samples of both generators."""
+    maximum_near_duplicates: int
+    """Near-duplicates of training images among the samples searched."""
+    maximum_membership_auc: float
+    """The membership-inference AUC's lower bound must not exceed this; 0.5 is guessing."""
+
+    def __post_init__(self) -> None:
+        at_least("maximum_kid_ratio", self.maximum_kid_ratio, 0)
+        at_least("maximum_near_duplicates", self.maximum_near_duplicates, 0)
+        share("maximum_auc_drop", self.maximum_auc_drop)
+        share("maximum_membership_auc", self.maximum_membership_auc)
 
 
 @dataclass(frozen=True)
@@ -166,6 +229,8 @@ class Params:
     sample: Sample
     train_detector: TrainDetector
     evaluate: Evaluate
+    utility: Utility
+    gate: Gate
 
     def __post_init__(self) -> None:
         for name, dataset in self.datasets.items():

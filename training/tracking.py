@@ -21,6 +21,7 @@ from training.data.prepared import DatasetInfo
 
 RECORD = "record.json"
 STATS = "stats.jsonl"
+LOOKS = "looks.jsonl"
 METRICS = "metrics.json"
 RUN_ID = "mlflow_run_id"
 CONTENT_TAG = "verisynth.content"
@@ -71,9 +72,9 @@ class Run:
 
 
 @contextmanager
-def run(record: Record, work: Path | None = None) -> Iterator[Run]:
-    """A run of a stage; with `work`, a stopped stage goes on in the run it began."""
-    mlflow = client()
+def run(record: Record, work: Path | None = None, enabled: bool = True) -> Iterator[Run]:
+    """A run of a stage; with `work`, a stopped stage goes on in the run it began. Of several processes one tracks."""
+    mlflow = client() if enabled else None
     if mlflow is None:
         yield Run(None)
         return
@@ -113,11 +114,11 @@ def ensure_run(folder: Path) -> str | None:
     with mlflow.start_run(run_name=f"{record.stage}@{record.cell}") as active:
         _log_record(mlflow, record)
         mlflow.set_tag("verisynth.restored", "from the stage's cached folder")
-        if (folder / STATS).is_file():
-            for line in (folder / STATS).read_text(encoding="utf-8").splitlines():
+        for path in (folder / name for name in (STATS, LOOKS)):
+            for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
                 row = json.loads(line)
                 mlflow.log_metrics(row, step=int(row.pop("images")), synchronous=False)
-            mlflow.flush_async_logging()
+        mlflow.flush_async_logging()
         _log_folder(mlflow, folder)
         return str(active.info.run_id)
 

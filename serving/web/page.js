@@ -1,5 +1,7 @@
 // The page for people: what `/` offers, over the same API that programs use.
 
+import { elements } from "./markdown.js";
+
 const element = (id) => document.getElementById(id);
 const VERDICTS = {
   real: "Real",
@@ -22,6 +24,10 @@ function show(id, text) {
   element(id).hidden = !text;
 }
 
+function explained(error) {
+  return error instanceof TypeError ? "The service cannot be reached. Is it still running?" : error.message;
+}
+
 async function busy(form, errorId, work) {
   const buttons = [...form.querySelectorAll("button")];
   show(errorId, "");
@@ -30,7 +36,7 @@ async function busy(form, errorId, work) {
   try {
     await work();
   } catch (error) {
-    show(errorId, error instanceof TypeError ? "The service cannot be reached. Is it still running?" : error.message);
+    show(errorId, explained(error));
   } finally {
     buttons.forEach((button) => (button.disabled = false));
     form.removeAttribute("aria-busy");
@@ -68,9 +74,39 @@ function describe() {
     `Version ${version}. ${size}×${size} pixels, ${kind}. Trained on: ${title ?? source}. ` +
     `${origin ? `Origin: ${origin.replaceAll("`", "")}. ` : ""}Licence: ${licence}. ` +
     `For: ${manifest.intended_use}. ${manifest.limitations.join(" ")}`.replaceAll("..", ".");
-  const labels = manifest.generator.labels;
+  const failed = manifest.privacy.checks.filter((check) => !check.passed).map((check) => check.name);
+  const warning =
+    `This model failed its privacy checks (${failed.join(", ")}): ` +
+    "its images may give away training images. Its model card says more.";
+  show("privacy", manifest.privacy.passed ? "" : warning);
+  element("model-card").hidden = false;
+  element("model-card").open = false;
+  element("model-card-file").href = `/v1/models/${chosen().name}/card`;
+  describeLabels(manifest.generator.labels);
+}
+
+// The value of each choice is what it adds to a request.
+function describeLabels(labels) {
+  const choice = (text, fields) => new Option(text, JSON.stringify(fields));
+  const all = [choice("all in turn", { balance: "equal" }), choice("all as in training", { balance: "training" })];
   element("label-field").hidden = labels.length === 0;
-  element("label").replaceChildren(new Option("all in turn", ""), ...labels.map((label) => new Option(label, label)));
+  element("label").replaceChildren(
+    ...(labels.length === 0 ? [choice("", {})] : [...all, ...labels.map((label) => choice(label, { label }))]),
+  );
+}
+
+async function showCard() {
+  const { name } = chosen();
+  element("model-card-text").replaceChildren();
+  show("model-card-error", "");
+  try {
+    const response = await fetch(`/v1/models/${name}/card`);
+    if (!response.ok) throw new Error(await problem(response));
+    const text = await response.text();
+    if (chosen().name === name) element("model-card-text").replaceChildren(...elements(text));
+  } catch (error) {
+    show("model-card-error", explained(error));
+  }
 }
 
 async function requestImages(format) {
@@ -79,9 +115,9 @@ async function requestImages(format) {
     count: element("count").valueAsNumber,
     truncation: element("truncation").valueAsNumber,
     format,
+    ...JSON.parse(element("label").value),
   };
   if (element("seed").value !== "") body.seed = element("seed").valueAsNumber;
-  if (element("label").value !== "") body.label = element("label").value;
   const response = await fetch("/v1/generate", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -184,6 +220,7 @@ element("model").addEventListener("change", () => {
   element("result").hidden = true;
   generate();
 });
+element("model-card").addEventListener("toggle", () => element("model-card").open && showCard());
 element("truncation").addEventListener("input", () => (element("truncation-value").textContent = element("truncation").value));
 element("generate").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -11,13 +11,14 @@ from contracts.manifest import Release, Thresholds, read_release, write_release
 
 IMAGE = {"dtype": "uint8", "shape": ["N", 32, 32, 3]}
 DOCUMENT: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "name": "tissue",
     "image": {"size": 32, "channels": 3, "tile_side": None},
     "generator": {
         "recipe": "dcgan",
         "latent_size": 8,
         "labels": [],
+        "label_shares": [],
         "inputs": {"latent": {"dtype": "float32", "shape": ["N", 8]}},
         "outputs": {"image": IMAGE},
     },
@@ -28,6 +29,7 @@ DOCUMENT: dict[str, Any] = {
         "inputs": {"image": IMAGE},
         "outputs": {"synthetic_probability": {"dtype": "float32", "shape": ["N"]}},
     },
+    "privacy": {"passed": True, "checks": [{"name": "exact_copies", "passed": True, "detail": "None was found."}]},
     "metrics": {},
     "data": {"source": "folder", "licence": "CC0", "counts": {"train": 1}, "split": "by patient", "content_hash": "0"},
     "intended_use": "Tests",
@@ -47,7 +49,7 @@ def release(tmp_path: Path) -> Release:
 def test_what_is_written_is_read(release: Release) -> None:
     read = read_release(release.folder)
     assert read == release
-    assert (read.name, read.latent_size, read.labels) == ("tissue", 8, [])
+    assert (read.name, read.latent_size, read.labels, read.label_shares) == ("tissue", 8, [], [])
     assert read.image == ImageSpec(32, 3, None)
     assert read.thresholds == Thresholds(0.2, 0.8, 0.01)
     assert [path.name for path in release.folder.parent.iterdir()] == ["tissue"]
@@ -85,6 +87,32 @@ def test_a_document_that_breaks_the_schema_replaces_nothing(release: Release, tm
     with pytest.raises(ReleaseError, match="image/size"):
         write_release(release.folder, sources, broken)
     assert read_release(release.folder) == release
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_manifest_of_another_schema_is_to_be_exported_again(release: Release, number: int) -> None:
+    path = release.folder / "manifest.json"
+    path.write_text(json.dumps(release.manifest | {"schema": number}))
+    with pytest.raises(
+        ReleaseError, match=f"is of schema {number}, and this software reads 2; export the release again"
+    ):
+        read_release(release.folder)
+
+
+@pytest.mark.parametrize("shares", [[], [0.5], [0.0, 0.0], [0.5, 0.3, 0.2]])
+def test_every_label_needs_a_share(release: Release, tmp_path: Path, shares: list[float]) -> None:
+    sources = {name: release.folder / name for name in release.manifest["files"]}
+    labelled = copy.deepcopy(DOCUMENT)
+    labelled["generator"] |= {"labels": ["benign", "malignant"], "label_shares": shares}
+    with pytest.raises(ReleaseError, match="label shares"):
+        write_release(tmp_path / "labelled", sources, labelled)
+
+
+@pytest.mark.parametrize("privacy", [{}, {"passed": True}, {"passed": "yes", "checks": []}])
+def test_privacy_must_be_stated(release: Release, tmp_path: Path, privacy: dict[str, Any]) -> None:
+    sources = {name: release.folder / name for name in release.manifest["files"]}
+    with pytest.raises(ReleaseError, match="schema at privacy"):
+        write_release(tmp_path / "silent", sources, copy.deepcopy(DOCUMENT) | {"privacy": privacy})
 
 
 def test_version_follows_the_content(release: Release) -> None:

@@ -2,6 +2,8 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -12,7 +14,7 @@ from serving.formats import FORMATS, Origin
 from serving.runtime import Samples
 from tests.releases import real_images
 
-ORIGIN = Origin(model="waves", version="0123456789ab", seed=7, truncation=0.5, label="benign")
+ORIGIN = Origin(model="waves", version="0123456789ab", seed=7, truncation=0.5, label=None, balance="training")
 
 
 @pytest.fixture(params=[1, 3])
@@ -46,7 +48,7 @@ def test_archives_hold_the_pixels_and_their_origin(name: str, extension: str, sa
             assert hashlib.sha256(archive.read(entry["file"])).hexdigest() == entry["sha256"]
     assert provenance["synthetic"] is True
     assert (provenance["model"], provenance["version"], provenance["seed"]) == ("waves", "0123456789ab", 7)
-    assert (provenance["truncation"], provenance["label"]) == (0.5, "benign")
+    assert (provenance["truncation"], provenance["label"], provenance["balance"]) == (0.5, None, "training")
 
 
 def test_masks_lie_beside_their_images(samples: Samples) -> None:
@@ -72,8 +74,14 @@ def test_dicom_cannot_be_taken_for_a_patients(samples: Samples) -> None:
     assert len(instances) == 5
     assert {file.StudyInstanceUID for file in files} == {files[0].StudyInstanceUID}
     # Other pixels bear other identifiers.
-    other = Origin("waves", "0123456789ab", 7, 1.0, "benign")
-    assert instances.isdisjoint(file.SOPInstanceUID for file in datasets(other))
+    changed: list[dict[str, Any]] = [
+        {"truncation": 1.0},
+        {"label": "benign", "balance": None},
+        {"balance": "equal"},
+    ]
+    for changes in changed:
+        other = replace(ORIGIN, **changes)
+        assert instances.isdisjoint(file.SOPInstanceUID for file in datasets(other))
 
 
 def test_grid_shows_every_image(samples: Samples) -> None:

@@ -76,7 +76,7 @@ def test_answers_keep_to_the_document(client: httpx.Client) -> None:
         jsonschema.validate(answer.json(), component(schema))
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/web/page.js", "/web/page.css", "/web/docs.js"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/web/page.js", "/web/markdown.js", "/web/page.css", "/web/docs.js"])
 def test_pages_name_no_other_host(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200

@@ -34,6 +34,13 @@ document.getElementById("image").files = transfer.files;
 document.getElementById("check").requestSubmit();
 }"""
 
+CHOOSE_LABEL = """{
+const label = document.getElementById("label");
+label.selectedIndex = [...label.options].findIndex((option) => option.text === "%s");
+document.getElementById("seed").value = %d;
+document.getElementById("generate").requestSubmit();
+}"""
+
 
 class Page:
     """One open page."""
@@ -120,11 +127,32 @@ def test_another_model_offers_its_labels(page: Page) -> None:
     page.wait_for("document.getElementById('grid-caption').innerText.includes('images of labelled')")
     assert page.run("[...document.getElementById('label').options].map((option) => option.text)") == [
         "all in turn",
+        "all as in training",
         "benign",
         "malignant",
     ]
-    page.run("document.getElementById('seed').value = 7; document.getElementById('generate').requestSubmit()")
-    page.wait_for("document.getElementById('grid-caption').innerText.includes('seed 7.')")
+    for seed, choice in enumerate(["all as in training", "malignant"], start=7):
+        page.run(CHOOSE_LABEL % (choice, seed))
+        page.wait_for(f"document.getElementById('grid-caption').innerText.includes('seed {seed}.')")
+        assert page.text("generate-error") == ""
+
+
+def test_the_model_card_is_shown_as_it_is_written(page: Page) -> None:
+    page.run("document.querySelector('#model-card summary').click()")
+    page.wait_for("document.querySelector('#model-card-text h3') !== null")
+    assert page.run("document.querySelector('#model-card-text h3').innerText") == "Model card: labelled"
+    assert page.run("[...document.querySelectorAll('#model-card-text th')].map((cell) => cell.innerText)") == [
+        "Part",
+        "Images",
+    ]
+    assert page.run("[...document.querySelectorAll('#model-card-text td')].map((cell) => cell.innerText)") == [
+        "train",
+        "40",
+    ]
+    # Escaped in the Markdown.
+    assert "near_duplicates: passed." in page.text("model-card-text")
+    assert page.run("document.getElementById('privacy').hidden")
+    assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_a_check_shows_verdict_and_evidence(page: Page) -> None:
@@ -153,6 +181,26 @@ def test_the_page_fits_a_phone(page: Page) -> None:
 def test_every_field_has_a_label(page: Page) -> None:
     unlabelled = "[...document.querySelectorAll('input, select')].filter((field) => !field.labels.length).length"
     assert page.run(unlabelled) == 0
+
+
+def test_a_failed_privacy_and_hostile_texts_are_only_text(tmp_path: Path) -> None:
+    plain = write_small_release(tmp_path / "plain" / "leaky", failed_checks=("exact_copies",))
+    document = {key: value for key, value in plain.manifest.items() if key not in ("files", "version")}
+    hostile = '<img src=x onerror="document.title=1"> | **bold** `code` \\ # [link](/)'
+    document["data"] |= {"title": hostile}
+    document |= {"limitations": [hostile, "- none"], "intended_use": "# none"}
+    write_release(
+        tmp_path / "models" / "leaky", {name: plain.folder / name for name in plain.manifest["files"]}, document
+    )
+    with serve(tmp_path / "home", tmp_path / "models") as leaky, browse(leaky.url + "/", tmp_path) as opened:
+        opened.wait_for("document.getElementById('privacy')?.hidden === false")
+        assert "failed its privacy checks (exact_copies)" in opened.text("privacy")
+        opened.run("document.querySelector('#model-card summary').click()")
+        opened.wait_for("document.querySelector('#model-card-text blockquote') !== null")
+        assert opened.run("document.querySelector('#model-card-text h3').innerText") == f"Model card: {hostile}"
+        assert opened.run("document.querySelector('#model-card-text li').innerText") == hostile
+        assert opened.run("document.querySelectorAll('#model-card-text :is(img, a, ol, ul ul, h1, h2)').length") == 0
+        assert opened.run("document.querySelector('#model-card-text h4 + p').innerText") == "# none"
 
 
 def test_the_page_says_what_a_model_was_trained_on(page: Page, tmp_path: Path) -> None:

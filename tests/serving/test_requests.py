@@ -17,7 +17,8 @@ JSON_VALUES = st.recursive(
 
 def test_a_whole_request() -> None:
     body = b'{"model": "ihc", "count": 3, "seed": 0, "label": "a", "truncation": 0, "format": "zip"}'
-    assert parse_generate(body) == GenerateRequest(3, "ihc", 0, "a", 0, "zip")
+    assert parse_generate(body) == GenerateRequest(3, "ihc", 0, "a", None, 0, "zip")
+    assert parse_generate(b'{"count": 1, "balance": "training"}') == GenerateRequest(1, balance="training")
     assert parse_generate(b'{"count": 1}') == GenerateRequest(1)
 
 
@@ -41,6 +42,9 @@ def test_a_whole_request() -> None:
         ({"format": ["npz"]}, "format"),
         ({"model": 3}, "model"),
         ({"label": 0}, "label"),
+        ({"balance": "fair"}, "balance is 'fair'; it must be one of equal, training"),
+        ({"balance": ["equal"]}, "balance"),
+        ({"balance": "equal", "label": "a"}, "balance is 'equal'; it must be left out where label"),
         ({"colour": 1}, "colour"),
     ],
 )
@@ -70,7 +74,8 @@ def test_anything_else_is_refused_too(body: bytes) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["model", "count", "seed", "label", "truncation", "format"]) | st.text(max_size=5), JSON_VALUES
+        st.sampled_from(["model", "count", "seed", "label", "balance", "truncation", "format"]) | st.text(max_size=5),
+        JSON_VALUES,
     )
 )
 def test_a_request_is_right_or_refused(document: dict[str, Any]) -> None:

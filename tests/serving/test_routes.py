@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -72,10 +73,10 @@ def test_a_timed_out_request_ends_its_work_after_the_batch_in_hand(
         model = endpoints.catalogue.models["waves"]
         generate = model.generate
 
-        def endless_first_batch(seed: int, start: int, count: int, truncation: float, label: str | None) -> Samples:
+        def endless_first_batch(seed: int, start: int, *wanted: Any) -> Samples:
             batches.append(start)
             anyio.from_thread.run(anyio.sleep, 1.5)
-            return generate(seed, start, count, truncation, label)
+            return generate(seed, start, *wanted)
 
         monkeypatch.setattr(model, "generate", endless_first_batch)
         late = await connected.post("/v1/generate", json={"count": 3 * BATCH_SIZE})

@@ -64,6 +64,17 @@ def test_labels_in_turn_or_as_asked(labelled: Model) -> None:
     assert not np.array_equal(chosen.images[1], samples.images[1])
 
 
+def test_labels_as_often_as_in_training(labelled: Model) -> None:
+    together = labelled.generate(seed=1, start=0, count=600, balance="training")
+    assert together.labels is not None
+    assert np.mean(together.labels) == pytest.approx(1 / 3, abs=0.06)  # three standard deviations of 600 draws
+    apart = labelled.generate(seed=1, start=597, count=3, balance="training")
+    assert np.array_equal(together.images[597:], apart.images)
+    # The label is drawn beside the noise, not out of it: label 0 is the same image as when it is asked for.
+    asked = labelled.generate(seed=1, start=0, count=600, label="benign").images
+    assert np.array_equal((together.images == asked).all(axis=(1, 2, 3)), together.labels == 0)
+
+
 @pytest.mark.parametrize(
     ("level", "spread", "verdict"),
     [(90, 30, "real"), (180, 30, "synthetic"), (128, 30, "uncertain"), (90, 0, "out_of_scope")],

@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from contracts import latents
+from contracts.card import card
 from contracts.imaging import encode_png
 from contracts.manifest import read_release
 from serving.refusals import STATUSES
@@ -91,6 +93,34 @@ def test_labels_and_masks(client: httpx.Client) -> None:
     assert chosen["labels"].tolist() == [1, 1, 1]
 
 
+def test_labels_by_balance(client: httpx.Client, service: Service) -> None:
+    request = {"model": "labelled", "count": 90, "seed": 1}
+    drawn = arrays(client.post("/v1/generate", json=request | {"balance": "training"}))
+    shares = read_release(service.models / "labelled").label_shares
+    assert drawn["labels"].tolist() == latents.labels(1, 0, 90, shares).tolist()
+    in_turn = client.post("/v1/generate", json=request)
+    assert in_turn.content == client.post("/v1/generate", json=request | {"balance": "equal"}).content
+
+
+@pytest.mark.parametrize(
+    ("fields", "recorded"),
+    [
+        ({"model": "labelled"}, (None, "equal")),
+        ({"model": "labelled", "balance": "training"}, (None, "training")),
+        ({"model": "labelled", "label": "benign"}, ("benign", None)),
+        ({"model": "waves"}, (None, None)),
+    ],
+)
+@pytest.mark.parametrize("form", ["zip", "dicom"])
+def test_archives_tell_how_labels_were_chosen(
+    client: httpx.Client, form: str, fields: dict[str, str], recorded: tuple[str | None, str | None]
+) -> None:
+    answer = client.post("/v1/generate", json=fields | {"count": 2, "seed": 7, "format": form})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        provenance = json.loads(archive.read("manifest.json"))
+    assert (provenance["label"], provenance["balance"]) == recorded
+
+
 def test_zip_holds_png_files_and_their_origin(client: httpx.Client) -> None:
     answer = client.post("/v1/generate", json={"model": "waves", "count": 2, "seed": 7, "format": "zip"})
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
@@ -110,6 +140,8 @@ def test_zip_holds_png_files_and_their_origin(client: httpx.Client) -> None:
         ({"model": "altered", "count": 1}, "model_refused"),
         ({"model": "labelled", "count": 1, "label": "blue"}, "unknown_label"),
         ({"model": "waves", "count": 1, "label": "benign"}, "unknown_label"),
+        ({"model": "waves", "count": 1, "balance": "equal"}, "invalid_request"),
+        ({"model": "labelled", "count": 1, "balance": "training", "label": "benign"}, "invalid_request"),
         ([], "invalid_request"),
     ],
 )
@@ -262,6 +294,14 @@ def test_models_are_listed_with_their_manifests(client: httpx.Client, service: S
     assert answer["models"][2] == client.get("/v1/models/waves").json()
     assert answer["models"][2]["manifest"] == release.manifest
     assert answer["models"][2]["version"] == release.version
+
+
+def test_model_cards_are_markdown(client: httpx.Client, service: Service) -> None:
+    answer = client.get("/v1/models/waves/card")
+    assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert answer.text == card(read_release(service.models / "waves").manifest)
+    assert error_code(client.get("/v1/models/nothing/card")) == "unknown_model"
+    assert error_code(client.get("/v1/models/altered/card")) == "model_refused"
 
 
 def test_an_altered_release_is_named_and_not_served(client: httpx.Client) -> None:

@@ -100,6 +100,17 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "datasets: blood: /data/blood must lie in data/raw/blood",
     ),
     "momentum of one": (lambda d: d["recipes"]["dcgan"].update(beta1=1), "beta1 1.0 must be"),
+    "a generator kept by no rule": (
+        lambda d: d["recipes"]["dcgan"].update(keep="first"),
+        "'first' is unknown; valid: best",
+    ),
+    "a ramp of nothing": (
+        lambda d: d["recipes"]["dcgan_ada"].update(augmentation_ramp_images=0),
+        "augmentation_ramp_images 0 must be at least 1",
+    ),
+    "a single classifier": (lambda d: d["utility"].update(seeds=1), "utility: seeds 1 must be at least 2"),
+    "too few blocks": (lambda d: d["evaluate"].update(jackknife_blocks=2), "jackknife_blocks 2 must be at least 4"),
+    "an AUC above one": (lambda d: d["gate"].update(maximum_membership_auc=1.5), r"must lie in \[0, 1\]"),
     "every error allowed": (lambda d: d["train_detector"].update(error_share=1.0), "error_share 1.0 must be"),
     "unknown recipe": (lambda d: d["run"].update(recipes=["vae"]), "'vae' is unknown; valid: dcgan"),
     "no recipe": (lambda d: d["run"].update(recipes=[]), "at least one recipe"),

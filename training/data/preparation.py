@@ -1,6 +1,7 @@
 """From a source to a prepared dataset: read, cut, leave out, split, check, write."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ class Cuttings:
     rows: list[Row] = field(default_factory=list)
     given: list[str | None] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    converted: Counter[str] = field(default_factory=Counter)
+    """Items by what had to be done to them."""
     places: dict[str, str] = field(default_factory=dict)
     """First place of every pixel hash."""
 
@@ -53,7 +56,8 @@ def prepare(name: str, wanted: Prepare, origin: str, licence: str, folder: Path)
                 if split not in splits:
                     raise VerisynthError(f"no image is in {split}: give more patients or other shares; split {how}")
             check_overlap(cuttings.rows, splits)
-            card = prepared.Card(name, wanted.image, wanted.source.kind, origin, licence, how)
+            kind, converted = wanted.source.kind, dict(cuttings.converted)
+            card = prepared.Card(name, wanted.image, kind, origin, licence, how, converted)
             info = prepared.write(staging, card, cuttings.rows, splits, spool, cuttings.left_out)
         finally:
             spool.discard()
@@ -73,6 +77,7 @@ def cut(collection: Collection, wanted: Prepare, spool: Spool) -> Cuttings:
             except ImageError as error:
                 cuttings.left_out.append(LeftOut(item.name, error.code, str(error)))
                 continue
+            cuttings.converted.update(_conversions(pixels, wanted))
             for split, box, piece in _pieces(item, pixels, wanted, alone, cuttings.left_out):
                 sha256 = hashlib.sha256(piece.image.tobytes()).hexdigest()
                 row = Row(item.name, item.patient, item.label, sha256, box)
@@ -95,6 +100,15 @@ def _check_side(pixels: Pixels, wanted: Prepare) -> None:
             "image_too_small",
             f"it is {width}x{height}, less than half of size {wanted.size}: details would be invented",
         )
+
+
+def _conversions(pixels: Pixels, wanted: Prepare) -> Iterator[str]:
+    height, width, channels = pixels.image.shape
+    if channels != wanted.channels:
+        yield "grey to colour" if channels == 1 else "colour to grey"
+    side = min(height, width) if wanted.tiles is None else wanted.tiles.side
+    if side < wanted.size:
+        yield f"enlarged to {wanted.size} pixels"
 
 
 def _pieces(

@@ -18,7 +18,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class Card:
     licence: str
     split: str
     """How the split was made, in words."""
+    converted: dict[str, int] = field(default_factory=dict)
+    """Source images by what had to be done to them: channels made or lost, or enlarged."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class DatasetInfo:
     source: str
     origin: str
     licence: str
+    converted: dict[str, int]
+    """Source images by what had to be done to them: channels made or lost, or enlarged."""
     left_out: dict[str, int]
     """Images by the reason for which they are not used."""
     content_hash: str
@@ -195,6 +199,7 @@ def write(
         source=card.source,
         origin=card.origin,
         licence=card.licence,
+        converted=dict(sorted(card.converted.items())),
         left_out=dict(sorted(reasons.items())),
         content_hash=content.hexdigest(),
     )

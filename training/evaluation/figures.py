@@ -80,6 +80,33 @@ def losses(rows: dict[str, list[dict[str, float]]], path: Path) -> None:
     _save(figure, path)
 
 
+def looks(rows: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """KID against the validation split and diversity over training images by recipe, from the rows of `looks.jsonl`."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    distance, diversity = figure.subplots(1, 2)
+    for recipe, found in rows.items():
+        seen = [row["images"] for row in found]
+        distance.plot(seen, [row["kid"] for row in found], marker=".", label=recipe)
+        diversity.plot(seen, [row["diversity"] for row in found], marker=".", label=recipe)
+    distance.set(ylabel="KID against validation", yscale="symlog")
+    diversity.set(ylabel="diversity, real images = 1", ylim=(0, None))
+    for axes in (distance, diversity):
+        axes.set(xlabel="training images seen")
+        axes.grid(alpha=0.3)
+    distance.legend()
+    _save(figure, path)
+
+
+def latent_walk(images: np.ndarray, steps: int, path: Path) -> None:
+    """Walks through the latents, one per row of `steps` images; uint8 [N, H, W, C]."""
+    sheet = grid(images, steps)
+    figure = Figure(figsize=(9, 9 * sheet.shape[0] / sheet.shape[1] + 0.4), layout="constrained")
+    axes = figure.subplots()
+    _show(axes, sheet)
+    axes.set_title("walks between two latents each")
+    _save(figure, path)
+
+
 def _spread(images: np.ndarray, count: int) -> np.ndarray:
     """Evenly spread over the set, since neighbouring rows may be neighbouring details of one image."""
     rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)

@@ -4,12 +4,12 @@ Averaged weights need statistics of their own: copying the raw generator's runni
 makes samples worse than not averaging at all.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
-
-NORMALISATION_BATCHES = 24
-NORMALISATION_BATCH_SIZE = 64
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def averaged(generator: nn.Module, halflife_images: int, batch_size: int) -> AveragedModel:
@@ -19,15 +19,19 @@ def averaged(generator: nn.Module, halflife_images: int, batch_size: int) -> Ave
 
 
 @torch.no_grad()
-def renormalise(average: AveragedModel, latent_size: int) -> nn.Module:
-    """The averaged generator in evaluation mode, its batch-norm statistics estimated on fixed noise."""
-    parameter = next(average.parameters())
-    noise = torch.Generator().manual_seed(0)
+def renormalise(generator: nn.Module, inputs: Iterable[tuple[Tensor | None, ...]]) -> nn.Module:
+    """Set every batch norm's statistics to the mean over `inputs`; leaves the generator in evaluation mode.
 
-    def batch() -> Tensor:
-        return torch.randn(NORMALISATION_BATCH_SIZE, latent_size, generator=noise).to(parameter.device)
-
-    average.train()
-    update_bn((batch() for _ in range(NORMALISATION_BATCHES)), average)
-    module: nn.Module = average.module
-    return module.eval()
+    Like `torch.optim.swa_utils.update_bn`, for networks of several inputs.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+    generator.train()
+    for batch in inputs:
+        generator(*batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return generator.eval()

@@ -1,19 +1,38 @@
 """What the training loop needs of a GAN, and all it knows of it."""
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 
 class Gan(nn.Module):
-    """Two networks and their losses. A recipe is a subclass in a file of its own."""
+    """Two networks and their losses. A recipe is a subclass in a file of its own.
+
+    `label` is int64 [N] where the GAN is conditional, None elsewhere. `stream` is the iteration's random stream, on
+    the images' device: whatever a loss draws comes from it.
+    """
 
     generator: nn.Module
-    """Latents float [N, latent_size] to images float [N, C, H, W] in [-1, 1]."""
+    """Latents float [N, latent_size] and labels to images float [N, C, H, W] in [-1, 1]."""
     discriminator: nn.Module
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of real images and fakes [N, C, H, W] (no gradient reaches the generator), and scalars worth logging."""
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, label: Tensor | None, stream: Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of real images and fakes [N, C, H, W] of the same labels, and scalars worth logging.
+
+        No gradient reaches the generator.
+        """
         raise NotImplementedError
 
-    def generator_loss(self, fake: Tensor) -> Tensor:
+    def generator_loss(self, fake: Tensor, label: Tensor | None, stream: Generator) -> Tensor:
         """Loss of fakes [N, C, H, W]."""
         raise NotImplementedError
+
+    def advance(self, share: float) -> bool:  # noqa: ARG002 - for recipes with a schedule
+        """Set what follows a schedule, before an iteration; `share` in [0, 1] of the training is done.
+
+        Returns whether the generator already is what it is to be: only then may it be kept as the best.
+        """
+        return True
+
+    def adapt(self, numbers: dict[str, Tensor], images: int) -> None:
+        """Learn from the scalars of a discriminator step over `images` real images; most recipes need not."""

@@ -1,7 +1,7 @@
 """The one training loop of all GAN recipes.
 
-Everything random in iteration i is drawn from streams keyed by (seed, i), so a checkpoint needs no
-random state: a run that was stopped and goes on arrives at the same weights as an unbroken one.
+A stopped run goes on from its checkpoint and arrives at the same weights as an unbroken one. Losses that are no longer
+finite, and samples that no longer differ, end the run with the best generator seen until then.
 """
 
 import json
@@ -9,26 +9,30 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from contracts import latents
 from contracts.errors import VerisynthError
-from contracts.imaging import ImageSpec, grid
-from training import checkpoints, device, interruption, progress
+from contracts.imaging import ImageSpec
+from training import checkpoints, interruption, progress
 from training.gans import recipes
 from training.gans.averaging import averaged, renormalise
+from training.gans.batches import Batches
+from training.gans.recipes import Labels, Trained
+from training.gans.watch import LOOKS_FILE, Watch
 from training.params import Recipe, TrainGan
-from training.pixels import to_signed_unit
 
-GRID_SEED = 0
-GRID_COUNT = 64
-GRID_COLUMNS = 8
+Told = TypeVar("Told")
+
 STATS_FILE = "stats.jsonl"
-GRIDS_FOLDER = "grids"
+AS_PLANNED = "as planned"
+NORMALISATION_BATCHES = 24
+NORMALISATION_BATCH_SIZE = 64
 
 
 class TrainingError(VerisynthError):
@@ -43,6 +47,7 @@ class GanTraining:
     image: ImageSpec
     settings: Recipe
     dataset: TrainGan
+    labels: Labels
     content_hash: str
     """Of the prepared dataset."""
 
@@ -55,27 +60,18 @@ class GanTraining:
         return checkpoints.fingerprint(**asdict(self), torch=torch.__version__)
 
 
-class BatchOrder:
-    """Which training images iteration i shows: every epoch a fresh permutation, all of it a function of (seed, i)."""
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training: the generator that is kept, and how it came to that."""
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
-
-    def __call__(self, iteration: int) -> np.ndarray:
-        """Row numbers int64 [batch_size]."""
-        positions = np.arange(iteration * self.batch_size, (iteration + 1) * self.batch_size)
-        rows = np.empty(self.batch_size, dtype=np.int64)
-        for epoch in np.unique(positions // self.count):
-            of_epoch = positions // self.count == epoch
-            rows[of_epoch] = self._of(int(epoch))[positions[of_epoch] % self.count]
-        return rows
-
-    def _of(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._permutation = np.random.default_rng((self.seed, epoch)).permutation(self.count)
-        return self._permutation
+    trained: Trained
+    images_seen: int
+    kept_at_images: int
+    """Training images that the kept generator had seen."""
+    kid: float
+    """Of the kept generator, against the validation split."""
+    ended: str
+    """`as planned`, or why the training ended before."""
 
 
 @dataclass
@@ -99,90 +95,138 @@ class Interval:
 def train(
     training: GanTraining,
     images: np.ndarray,
+    labels: np.ndarray | None,
+    validate: Callable[[np.ndarray], float],
     work: Path,
     log: Callable[[dict[str, float], int], None],
+    fabric: Fabric,
     progress_name: str,
-) -> nn.Module:
-    """Train a GAN on uint8 images [N, H, W, C]; returns the averaged generator in evaluation mode.
+) -> Outcome | None:
+    """Train a GAN on uint8 images [N, H, W, C] and, where it is conditional, their labels int64 [N].
 
-    `work` holds the checkpoint, `stats.jsonl` and `grids/`; a training stopped earlier goes on from
-    there. `log(numbers, images_seen)` is called at every log interval.
+    `validate` maps generated images to their KID. `work` holds the checkpoint, `stats.jsonl`, `looks.jsonl` and
+    `grids/`; a training stopped earlier goes on from there. `log(numbers, images_seen)` is called at every interval.
+    With several processes all of them train; the first one looks, logs, writes and returns, the others return None.
 
     Raises:
-        TrainingError: when a loss is no longer finite.
+        TrainingError: when a loss is no longer finite and there is no earlier generator to keep.
         KeyboardInterrupt: after the checkpoint is written.
     """
     settings, options = training.settings, training.dataset
-    target = device.choose()
-    device.make_deterministic()
+    if settings.batch_size % fabric.world_size:
+        raise TrainingError(f"batch_size {settings.batch_size} cannot be shared by {fabric.world_size} devices")
 
     # Construct
-    gan = recipes.build(training.recipe, training.image, settings, options.seed)
-    gan.to(target)
+    gan = recipes.build(training.recipe, training.image, settings, options.seed, len(training.labels.names))
+    gan.to(fabric.device)
     gan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = averaged(gan.generator, settings.averaging_halflife_images, settings.batch_size)
     generator_optimiser, discriminator_optimiser = (
         torch.optim.Adam(network.parameters(), settings.learning_rate, betas=(settings.beta1, 0.999), foreach=True)
         for network in (gan.generator, gan.discriminator)
     )
+    average = None
+    if settings.averaging_halflife_images is not None:
+        average = averaged(gan.generator, settings.averaging_halflife_images, settings.batch_size)
+    watch = Watch(work, images, validate)
     stateful: dict[str, Any] = {
         "gan": gan,
-        "average": average,
         "generator_optimiser": generator_optimiser,
         "discriminator_optimiser": discriminator_optimiser,
+        "watch": watch,
     }
+    if average is not None:
+        stateful["average"] = average
 
     # Resume
     start, interval = 0, Interval()
-    checkpoints.claim(work, training.identity)
+    if fabric.is_global_zero:
+        checkpoints.claim(work, training.identity)
+    fabric.barrier()
     stored = checkpoints.load(work)
     if stored is not None:
         start, interval = stored["iteration"], Interval(**stored["interval"])
         for name, part in stateful.items():
             part.load_state_dict(stored[name])
-    _keep_stats(work / STATS_FILE, images_seen=start * settings.batch_size)
+    if fabric.is_global_zero:
+        for name in (STATS_FILE, LOOKS_FILE):
+            _keep_rows(work / name, images_seen=start * settings.batch_size)
 
-    pixels = _on_device(images, target)
-    order = BatchOrder(len(images), settings.batch_size, options.seed)
+    batches = Batches(
+        images,
+        labels,
+        settings.batch_size,
+        settings.latent_size,
+        options.flips,
+        options.seed,
+        fabric.device,
+        fabric.global_rank,
+        fabric.world_size,
+    )
+    noise = _normalisation_inputs(training, fabric.device) if average is not None else []
+
+    def current() -> Trained:
+        module = gan.generator.eval() if average is None else renormalise(average.module, noise)
+        return Trained(module, training.recipe, training.image, settings, training.labels)
+
+    def kept(ended: str, images_seen: int) -> Outcome:
+        if watch.best is None:
+            raise TrainingError(f"{ended}; no earlier generator can be kept: lower `learning_rate`")
+        trained, look = current(), watch.latest
+        if settings.keep == "best" or ended != AS_PLANNED:
+            trained.generator.load_state_dict(watch.best.weights)
+            look = watch.best.look
+        return Outcome(trained, images_seen, look.images, look.kid, ended)
+
     saved_at = logged_at = time.monotonic()
-    logged_iteration = start
+    logged_iteration, images_seen = start, start * settings.batch_size
+    ended: str | None = None
     gan.train()
     total = training.iterations * settings.batch_size
     with (
-        progress.bar(total, progress_name, "images", initial=start * settings.batch_size) as bar,
+        progress.bar(total, progress_name, "images", images_seen, shown=fabric.is_global_zero) as bar,
         interruption.deferred() as stop,
     ):
         for iteration in range(start, training.iterations):
-            stream = torch.Generator().manual_seed(_stream_seed(options.seed, iteration))
-            real = _batch(pixels, order(iteration), options.flips, stream, target)
-            latent = torch.randn(settings.batch_size, settings.latent_size, generator=stream).to(target)
+            batch = batches(iteration)
+            complete = gan.advance(iteration / training.iterations)
 
             # Discriminator, then generator, on the same fakes
-            with device.precision(target):
-                fake = gan.generator(latent)
-                discriminator_loss, numbers = gan.discriminator_loss(real, fake)
+            with fabric.autocast():
+                fake = gan.generator(*(part for part in (batch.latent, batch.label) if part is not None))
+                discriminator_loss, numbers = gan.discriminator_loss(batch.real, fake, batch.label, batch.stream)
             discriminator_optimiser.zero_grad()
             discriminator_loss.backward()  # type: ignore[no-untyped-call]
+            _share_gradients(fabric, gan.discriminator)
             discriminator_optimiser.step()
+            numbers = _shared_means(fabric, numbers)
+            gan.adapt(numbers, settings.batch_size)
 
-            with device.precision(target):
-                generator_loss = gan.generator_loss(fake)
+            gan.discriminator.requires_grad_(False)
+            with fabric.autocast():
+                generator_loss = gan.generator_loss(fake, batch.label, batch.stream)
             generator_optimiser.zero_grad()
             generator_loss.backward()  # type: ignore[no-untyped-call]
+            gan.discriminator.requires_grad_(True)
+            _share_gradients(fabric, gan.generator)
             generator_optimiser.step()
-            average.update_parameters(gan.generator)
+            if average is not None:
+                average.update_parameters(gan.generator)
 
             interval.add(numbers | {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss})
             bar.update(settings.batch_size)
             images_seen = (iteration + 1) * settings.batch_size
             last = images_seen == total
+            logs = last or _crosses(images_seen, settings.log_every_images, settings.batch_size)
+            looks = last or _crosses(images_seen, settings.look_every_images, settings.batch_size)
+            trouble = None
 
             # Log
-            if last or _crosses(images_seen, settings.log_every_images, settings.batch_size):
+            if fabric.is_global_zero and (logs or looks):
                 means = interval.means()
-                _refuse_non_finite(means, images_seen, work)
-                with (work / STATS_FILE).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"images": images_seen} | means) + "\n")
+                trouble = _not_finite(means, images_seen)
+            if fabric.is_global_zero and logs and not trouble:
+                with (work / STATS_FILE).open("a", encoding="utf-8") as stats:
+                    stats.write(json.dumps({"images": images_seen} | means) + "\n")
                 now = time.monotonic()
                 speed = (iteration + 1 - logged_iteration) * settings.batch_size / (now - logged_at)
                 log(means | {"images_per_second": speed}, images_seen)
@@ -191,51 +235,73 @@ def train(
                 interval, logged_at, logged_iteration = Interval(), now, iteration + 1
 
             # Look
-            if last or _crosses(images_seen, settings.grid_every_images, settings.batch_size):
-                _save_grid(average, settings.latent_size, work / GRIDS_FOLDER / f"{images_seen:08d}.png")
+            if fabric.is_global_zero and looks and not trouble:
+                trouble = watch.look(current(), images_seen, complete)
+                log({"kid": watch.latest.kid, "diversity": watch.latest.diversity}, images_seen)
+                gan.train()
+            if logs or looks:
+                ended = _told(fabric, trouble)
+            if ended:
+                break
 
             # Keep
-            if stop.requested or time.monotonic() - saved_at >= settings.checkpoint_every_seconds:
-                _refuse_non_finite(interval.means(), images_seen, work)
+            stops = _told(fabric, stop.requested)
+            due = stops or time.monotonic() - saved_at >= settings.checkpoint_every_seconds
+            if fabric.is_global_zero and due and not _not_finite(interval.means(), images_seen):
                 state = {name: part.state_dict() for name, part in stateful.items()}
                 state |= {"iteration": iteration + 1, "interval": asdict(interval)}
                 checkpoints.save(work, state)
                 saved_at = time.monotonic()
-                if stop.requested:
-                    raise KeyboardInterrupt(f"stopped after {images_seen} of {total} images, all kept in {work}")
-    return renormalise(average, settings.latent_size)
+            if stops:
+                raise KeyboardInterrupt(f"stopped after {images_seen} of {total} images, all kept in {work}")
+    return kept(ended or AS_PLANNED, images_seen) if fabric.is_global_zero else None
 
 
 def _crosses(images_seen: int, interval: int, batch_size: int) -> bool:
     return images_seen // interval != (images_seen - batch_size) // interval
 
 
-def _stream_seed(seed: int, iteration: int) -> int:
-    return int(np.random.SeedSequence((seed, iteration)).generate_state(1, np.uint64)[0])
+def _normalisation_inputs(training: GanTraining, device: torch.device) -> list[tuple[Tensor, ...]]:
+    """Fixed latents, and labels as often as in training."""
+    stream = torch.Generator().manual_seed(0)
+    inputs: list[tuple[Tensor, ...]] = []
+    for batch in range(NORMALISATION_BATCHES):
+        latent = torch.randn(NORMALISATION_BATCH_SIZE, training.settings.latent_size, generator=stream).to(device)
+        if training.labels.names:
+            start = batch * NORMALISATION_BATCH_SIZE
+            label = latents.labels(0, start, NORMALISATION_BATCH_SIZE, training.labels.shares)
+            inputs.append((latent, torch.from_numpy(label).to(device)))
+        else:
+            inputs.append((latent,))
+    return inputs
 
 
-def _on_device(images: np.ndarray, target: torch.device) -> np.ndarray | Tensor:
-    """Images on the GPU where they fit, memory-mapped otherwise."""
-    if target.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(target)[0] // 4:
-        return torch.from_numpy(np.array(images)).to(target)
-    return images
+def _share_gradients(fabric: Fabric, network: nn.Module) -> None:
+    """The mean over all processes, in one message."""
+    if fabric.world_size == 1:
+        return
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    mean = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    parts = torch.split(mean, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
-def _batch(
-    pixels: np.ndarray | Tensor, rows: np.ndarray, flips: list[str], stream: torch.Generator, target: torch.device
-) -> Tensor:
-    """Float images [batch, C, H, W] in [-1, 1], each flipped or not."""
-    chosen = pixels[rows]
-    levels = torch.from_numpy(chosen) if isinstance(chosen, np.ndarray) else chosen
-    real = to_signed_unit(levels.to(target).permute(0, 3, 1, 2))
-    for flip in flips:
-        flipped = torch.rand(len(rows), generator=stream).to(target) < 0.5
-        axis = 3 if flip == "horizontal" else 2
-        real = torch.where(flipped[:, None, None, None], real.flip(axis), real)
-    return real.contiguous(memory_format=torch.channels_last)
+def _shared_means(fabric: Fabric, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    if fabric.world_size == 1:
+        return numbers
+    mean = fabric.all_reduce(torch.stack(list(numbers.values())), reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    return dict(zip(numbers, mean.unbind(), strict=True))
 
 
-def _keep_stats(path: Path, images_seen: int) -> None:
+def _told(fabric: Fabric, what: Told) -> Told:
+    """What the first process says, in all of them."""
+    return what if fabric.world_size == 1 else fabric.broadcast(what)
+
+
+def _keep_rows(path: Path, images_seen: int) -> None:
     """Drop the rows that a stopped run wrote after its last checkpoint."""
     if path.is_file():
         rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -249,17 +315,8 @@ def _images(row: str) -> float:
         return float("inf")
 
 
-def _refuse_non_finite(means: dict[str, float], images_seen: int, work: Path) -> None:
+def _not_finite(means: dict[str, float], images_seen: int) -> str | None:
     for name, value in means.items():
         if not np.isfinite(value):
-            raise TrainingError(
-                f"{name} is {value} after {images_seen} images; lower `learning_rate`. "
-                f"The last good checkpoint is kept in {work}"
-            )
-
-
-def _save_grid(average: torch.optim.swa_utils.AveragedModel, latent_size: int, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = recipes.generate(renormalise(average, latent_size), latent_size, GRID_SEED, 0, GRID_COUNT)
-    sheet = grid(samples, GRID_COLUMNS)
-    Image.fromarray(sheet[..., 0] if sheet.shape[2] == 1 else sheet).save(path)
+            return f"{name} is {value} after {images_seen} images"
+    return None

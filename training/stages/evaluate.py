@@ -6,94 +6,176 @@ Leaves `reports/evaluation/D/`: `metrics.json` and `figures/`. Fails when the fa
 import argparse
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from contracts.manifest import VERDICTS, Thresholds
-from training import folders, params, progress, tracking
+from training import device, folders, params, progress, tracking
 from training.border import border
 from training.data import prepared
 from training.data.prepared import PreparedSplit, Row
 from training.detectors import corruptions, detector, examples
-from training.evaluation import control, detection, fidelity, figures, memorisation
+from training.evaluation import control, detection, fidelity, figures, privacy, spaces, utility
+from training.evaluation.spaces import Space
+from training.evaluation.utility import Labelled
+from training.gans import recipes
+from training.gans.recipes import Trained
 
 FIGURES = "figures"
-MOST_NEIGHBOURS = 400
+WALKS, WALK_STEPS = 4, 10
+PRIVACY_SEED = 2
+"""Of the samples searched for copies: others than those that detectors and distances see."""
 
 
 def evaluate(dataset: str) -> None:
     """Evaluate generators and detectors of a dataset."""
     configuration = params.load()
-    settings, recipes = configuration.evaluate, configuration.run.recipes
+    settings, names = configuration.evaluate, configuration.run.recipes
     info = prepared.read_dataset(folders.prepared(dataset))
     record = tracking.Record(
-        "evaluate", dataset, dataset, asdict(settings) | {"recipes": recipes}, tracking.lineage(info)
+        "evaluate", dataset, dataset, asdict(settings) | {"recipes": names}, tracking.lineage(info)
     )
     out = folders.evaluation(dataset)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     real = {split: prepared.load(folders.prepared(dataset), split) for split in prepared.SPLITS}
-    with tracking.run(record) as run, progress.bar(3, f"evaluating {dataset}", "parts") as bar:
-        flips = configuration.dataset(dataset).train_gan.flips
-        report: dict[str, Any] = {"generators": _generators(dataset, recipes, real, flips, settings, out / FIGURES)}
+    with tracking.run(record) as run, progress.bar(len(names) + 3, f"evaluating {dataset}", "parts") as bar:
+        judged = Judged(configuration, dataset, real, _spaces(np.asarray(real["train"].images), settings))
         bar.update()
-        report["detectors"] = _detectors(dataset, recipes, real["test"].rows, settings, out / FIGURES)
+        report: dict[str, Any] = {"generators": {"floor": judged.floor(), "recipes": {}}}
+        for name in names:
+            report["generators"]["recipes"][name] = judged.generator(name, out / FIGURES)
+            bar.update()
+        kid = {name: numbers["kid_against_validation"] for name, numbers in report["generators"]["recipes"].items()}
+        best = min(kid, key=lambda name: kid[name])
+        report["generators"]["champion"] = best
+        fakes = np.load(folders.samples(dataset, best) / "test.npy")
+        figures.real_beside_synthetic(
+            np.asarray(real["test"].images), fakes, out / FIGURES / "real_beside_synthetic.png"
+        )
+        report["detectors"] = _detectors(dataset, names, real["test"].rows, settings, out / FIGURES)
         bar.update()
         champion, _ = detector.load(folders.detectors(dataset) / f"{report['detectors']['champion']}.pt")
         report["control"] = control.check(champion, np.array(real["test"].images))
-        figures.losses({recipe: _stats(dataset, recipe) for recipe in recipes}, out / FIGURES / "losses.png")
+        figures.losses({name: _rows(dataset, name, tracking.STATS) for name in names}, out / FIGURES / "losses.png")
+        figures.looks({name: _rows(dataset, name, tracking.LOOKS) for name in names}, out / FIGURES / "looks.png")
         bar.update()
         (out / tracking.METRICS).write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         record.write(out)
         run.finish(out)
 
 
-def _generators(
-    dataset: str,
-    recipes: list[str],
-    real: dict[str, PreparedSplit],
-    flips: list[str],
-    settings: params.Evaluate,
-    out: Path,
-) -> dict[str, Any]:
-    """KID with its floor, and nearest training neighbours, per recipe; the validation split chooses the champion."""
+def _spaces(train: np.ndarray, settings: params.Evaluate) -> list[Space]:
+    found = [*spaces.weight_free(train), spaces.encoder(train, settings.encoder_images, settings.seed)]
+    inception = spaces.inception(train)
+    return found if inception is None else [*found, inception]
 
-    def distance(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
-        estimate = fidelity.kernel_distance(one, other, settings.kid_subsets, settings.kid_subset_size, settings.seed)
-        return asdict(estimate)
 
-    train, validation, test = (np.asarray(real[split].images) for split in ("train", "validation", "test"))
-    chosen = np.random.default_rng(settings.seed).permutation(len(test))[:MOST_NEIGHBOURS]
-    held_out = memorisation.nearest(test[chosen], train, flips)
-    spaces = fidelity.standardised(*map(fidelity.features, (train, validation, test)))
-    report: dict[str, Any] = {
-        "space": fidelity.SPACE,
-        "kid_floor_real_train_against_real_test": distance(spaces[0], spaces[2]),
-        "recipes": {},
-    }
-    samples = {}
-    for recipe in recipes:
-        folder = folders.samples(dataset, recipe)
-        samples[recipe] = np.load(folder / "test.npy")
-        sets = (train, np.load(folder / "validation.npy"), samples[recipe])
-        _, validation_fakes, test_fakes = fidelity.standardised(*map(fidelity.features, sets))
-        fakes = samples[recipe][:MOST_NEIGHBOURS]
-        neighbours = memorisation.nearest(fakes, train, flips)
-        report["recipes"][recipe] = {
-            "kid_against_train": distance(test_fakes, spaces[0]),
-            "kid_against_validation": distance(validation_fakes, spaces[1]),
-            "kid_against_test": distance(test_fakes, spaces[2]),
-            "nearest_training_neighbour": memorisation.report(neighbours, held_out),
+@dataclass(frozen=True)
+class Judged:
+    """The real images of a dataset, against which its generators are judged."""
+
+    configuration: params.Params
+    dataset: str
+    real: dict[str, PreparedSplit]
+    spaces: list[Space]
+
+    @property
+    def settings(self) -> params.Evaluate:
+        return self.configuration.evaluate
+
+    def images(self, split: str) -> np.ndarray:
+        return np.asarray(self.real[split].images)
+
+    def groups(self, split: str) -> np.ndarray:
+        return detection.independent_groups(self.real[split].rows)[1]
+
+    def floor(self) -> dict[str, Any]:
+        """What every distance is for real training images in the place of generated ones."""
+        settings = self.settings
+        return fidelity.floor(
+            self.spaces,
+            self.images("train"),
+            self.images("test"),
+            self.groups("test"),
+            self.configuration.sample.test,
+            settings.neighbours,
+            settings.jackknife_blocks,
+            settings.seed,
+        )
+
+    def generator(self, recipe: str, out: Path) -> dict[str, Any]:
+        """Fidelity, privacy and utility of a recipe's generator, with its figures."""
+        settings, folder = self.settings, folders.samples(self.dataset, recipe)
+        trained = Trained.load(folders.gan(self.dataset, recipe) / recipes.GENERATOR_FILE).to(device.choose())
+        fakes = {split: np.load(folder / f"{split}.npy") for split in prepared.SPLITS}
+        free = [space for space in self.spaces if space.name in spaces.WEIGHT_FREE]
+        figures.latent_walk(
+            trained.walk(settings.seed, WALKS, WALK_STEPS), WALK_STEPS, out / f"latent_walk_{recipe}.png"
+        )
+        return {
+            "kid_against_validation": fidelity.mean_kernel_distance(
+                free, fakes["validation"], self.images("validation")
+            ),
+            "spaces": fidelity.report(
+                self.spaces,
+                self.images("train"),
+                self.images("test"),
+                self.groups("test"),
+                fakes["test"],
+                settings.neighbours,
+                settings.jackknife_blocks,
+                settings.seed,
+            ),
+            "privacy": self._privacy(trained, out / f"closest_pairs_{recipe}.png"),
+            "utility": self._utility(trained, fakes["train"], folder),
+            "training": json.loads((folders.gan(self.dataset, recipe) / tracking.METRICS).read_text(encoding="utf-8"))
+            | {"recipe_settings": asdict(trained.settings)},
         }
-        path = out / f"closest_pairs_{recipe}.png"
-        figures.closest_pairs(fakes, train[neighbours.rows], neighbours.distances, path)
-    kid = {recipe: numbers["kid_against_validation"]["value"] for recipe, numbers in report["recipes"].items()}
-    report["champion"] = min(kid, key=lambda recipe: kid[recipe])
-    figures.real_beside_synthetic(test, samples[report["champion"]], out / "real_beside_synthetic.png")
-    return report
+
+    def _privacy(self, trained: Trained, figure: Path) -> dict[str, Any]:
+        settings, train = self.settings, self.images("train")
+        flips = self.configuration.dataset(self.dataset).train_gan.flips
+        fakes = trained.generate(PRIVACY_SEED, 0, settings.privacy_samples)
+        found, neighbours = privacy.report(
+            fakes,
+            train,
+            self.images("test"),
+            self.groups("train"),
+            self.groups("test"),
+            flips,
+            settings.bootstrap_rounds,
+            settings.seed,
+        )
+        figures.closest_pairs(fakes, train[neighbours.rows], neighbours.distances, figure)
+        limits = self.configuration.gate
+        checks = privacy.checks(found, limits.maximum_near_duplicates, limits.maximum_membership_auc)
+        return found | {"checks": [asdict(check) for check in checks]}
+
+    def _utility(self, trained: Trained, fakes: np.ndarray, samples: Path) -> dict[str, Any] | None:
+        """None where the generator draws no labels."""
+        if not trained.labels.names:
+            return None
+        train, test = (_labelled(self.real[split]) for split in ("train", "test"))
+        return utility.measure(
+            train,
+            Labelled(fakes, np.load(samples / "train_labels.npy")),
+            test,
+            self.groups("test")[self.real["test"].labels >= 0],
+            len(trained.labels.names),
+            self.configuration.dataset(self.dataset).train_gan.flips,
+            self.configuration.utility,
+            self.settings.bootstrap_rounds,
+            self.settings.seed,
+        )
+
+
+def _labelled(split: PreparedSplit) -> Labelled:
+    known = split.labels >= 0
+    return Labelled(np.asarray(split.images)[known], split.labels[known])
 
 
 def _detectors(
@@ -143,8 +225,8 @@ def _verdicts(limits: Thresholds, probabilities: np.ndarray, typicality: np.ndar
     return {verdict: given.count(verdict) / len(given) for verdict in VERDICTS}
 
 
-def _stats(dataset: str, recipe: str) -> list[dict[str, float]]:
-    text = (folders.gan(dataset, recipe) / tracking.STATS).read_text(encoding="utf-8")
+def _rows(dataset: str, recipe: str, file: str) -> list[dict[str, float]]:
+    text = (folders.gan(dataset, recipe) / file).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""Stage export@D: the release folder `models/D/`.  python -m training.stages.export D
+"""Stage export@D: a release that may become champion, `data/candidates/D/`.  python -m training.stages.export D
 
 The generator with the lowest KID and the chosen detector become ONNX graphs, are held against their originals,
 and are written whole with manifest and drift reference.
@@ -18,13 +18,17 @@ from contracts import manifest
 from contracts.imaging import quantise
 from contracts.latents import latents
 from contracts.statistics import Reference
-from training import folders, onnx_export, params, release, tracking
+from training import folders, params, tracking
 from training.border import border
 from training.data import prepared
 from training.detectors import detector, linear_evidence
 from training.gans import recipes
+from training.gans.recipes import Trained
+from training.releases import onnx_export
+from training.releases.description import describe
 
 CHECKED_IMAGES = 16
+CHECKED_SAMPLES = 8
 
 
 def export(dataset: str) -> None:
@@ -37,29 +41,34 @@ def export(dataset: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         sources = {name: Path(temporary) / name for name in (manifest.GENERATOR, manifest.DETECTOR, manifest.REFERENCE)}
         print(f"exporting {recipe} and {kind} of {dataset}")
-        latent_size, generator_difference = _generator(dataset, recipe, sources[manifest.GENERATOR])
+        trained = Trained.load(folders.gan(dataset, recipe) / recipes.GENERATOR_FILE)
+        generator_difference = _generator(trained, sources[manifest.GENERATOR])
         detector_difference = _detector(dataset, kind, np.array(real[:CHECKED_IMAGES]), sources[manifest.DETECTOR])
         Reference.of(prepared.load(folders.prepared(dataset), "validation").images).write(sources[manifest.REFERENCE])
         differences = {"generator_grey_levels": generator_difference, "detector": detector_difference}
         info = prepared.read_dataset(folders.prepared(dataset))
         thresholds = detector.load_thresholds(folders.detectors(dataset), kind)
-        document = release.document(card, info, recipe, latent_size, kind, thresholds, report, differences)
-        written = manifest.write_release(folders.release(dataset), sources, document)
+        document = describe(card, info, trained, kind, thresholds, report, differences)
+        written = manifest.write_release(folders.candidate(dataset), sources, document)
     print(
         f"{written.folder}: version {written.version}; graphs differ from their originals by at most "
         f"{generator_difference:.0f} grey levels and {detector_difference:.1e}"
     )
 
 
-def _generator(dataset: str, recipe: str, path: Path) -> tuple[int, float]:
-    generator, _, settings = recipes.load_generator(folders.gan(dataset, recipe) / recipes.GENERATOR_FILE)
-    onnx_export.export_generator(generator, settings.latent_size, path)
+def _generator(trained: Trained, path: Path) -> float:
+    size, classes = trained.settings.latent_size, len(trained.labels.names)
+    onnx_export.export_generator(trained.generator, size, classes > 0, path)
 
     @torch.inference_mode()
-    def original(latent: np.ndarray) -> np.ndarray:
-        return quantise(generator(torch.from_numpy(latent)).permute(0, 2, 3, 1).numpy())
+    def original(*inputs: np.ndarray) -> np.ndarray:
+        images = trained.generator(*(torch.from_numpy(values) for values in inputs))
+        return quantise(images.permute(0, 2, 3, 1).numpy())
 
-    return settings.latent_size, onnx_export.check_generator(path, original, latents(0, 0, 8, settings.latent_size))
+    feeds = {"latent": latents(0, 0, CHECKED_SAMPLES, size)}
+    if classes:
+        feeds["label"] = np.arange(CHECKED_SAMPLES) % classes
+    return onnx_export.check_generator(path, original, feeds)
 
 
 def _detector(dataset: str, kind: str, real: np.ndarray, path: Path) -> float:

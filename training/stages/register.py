@@ -1,33 +1,110 @@
-"""Stage register@D: the release into the MLflow registry as `champion`.  python -m training.stages.register D
+"""Stage register@D: the gate between a new release and `models/D/`.  python -m training.stages.register D
 
+Compares the candidate with the champion, moves champion, challenger and previous accordingly, lets `models/D/` and the
+MLflow registry follow, and leaves the decision and the champion's model card in `reports/registry/`.
 Makes the runs of cached stages again where the tracking store lacks them: a cached stage is not a missing run.
 """
 
 import argparse
 import json
+from dataclasses import asdict
+from typing import Any
 
-from contracts.manifest import read_release
-from training import folders, params, registry, tracking
+import numpy as np
+
+from contracts import card
+from contracts.errors import VerisynthError
+from contracts.manifest import Release, read_release
+from training import folders, params, tracking
 from training.border import border
+from training.data import prepared
+from training.evaluation import detection
+from training.releases import gate, ledger, registry
+from training.releases.gate import Decision, Evidence
+from training.releases.ledger import Ledger
+
+
+class RefusedError(VerisynthError):
+    """A first release that did not pass the gate: there is nothing to serve."""
 
 
 def register(dataset: str) -> None:
-    """Register the release of a dataset."""
-    release = read_release(folders.release(dataset))
-    stages = {f"train_gan.{recipe}": folders.gan(dataset, recipe) for recipe in params.load().run.recipes}
-    stages |= {"train_detector": folders.detectors(dataset), "evaluate": folders.evaluation(dataset)}
+    """Judge the candidate of a dataset and let everything follow the decision.
+
+    Raises:
+        RefusedError: when the candidate does not pass and there is no champion that could stay.
+    """
+    settings = params.load()
+    candidate = read_release(folders.candidate(dataset))
+    before = ledger.load(dataset)
+    rival = before.rival(candidate.version)
+    decision = gate.decide(
+        candidate,
+        ledger.archived(dataset, rival) if rival else None,
+        _evidence(dataset, settings.evaluate.jackknife_blocks),
+        settings.gate,
+        before.withdrawn,
+    )
+    after = before.judged(candidate.version, decision.passed)
+    document = _document(candidate, rival, decision, after)
+    path = folders.decision(dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    ledger.keep(dataset, candidate)
+    ledger.save(dataset, after)
+    ledger.settle(dataset, after)
+    _track(candidate, decision, document, after, settings.run.recipes)
+    if after.champion is None:
+        raise RefusedError(
+            f"version {candidate.version} did not pass, and there is no champion to keep serving: "
+            f"{'; '.join(decision.reasons)}; improve it, or change `gate` in params.yaml; the decision is in {path}"
+        )
+    champion = ledger.archived(dataset, after.champion)
+    folders.model_card(dataset).write_text(card.card(champion.manifest), encoding="utf-8")
+    print(_told(candidate, before, decision, after))
+
+
+def _evidence(dataset: str, blocks: int) -> Evidence:
+    folder = folders.prepared(dataset)
+    test = prepared.load(folder, "test")
+    _, groups = detection.independent_groups(test.rows)
+    return Evidence(np.asarray(prepared.load(folder, "train").images), np.asarray(test.images), groups, blocks)
+
+
+def _document(candidate: Release, rival: str | None, decision: Decision, after: Ledger) -> dict[str, Any]:
+    return {
+        "candidate": candidate.version,
+        "compared_with": rival,
+        "passed": decision.passed,
+        "rules": [asdict(rule) for rule in decision.rules],
+        "ledger": asdict(after),
+    }
+
+
+def _track(candidate: Release, decision: Decision, document: dict[str, Any], after: Ledger, recipes: list[str]) -> None:
     mlflow = tracking.client()
-    models = []
     if mlflow is None:
         print("mlflow is not installed: nothing is registered, the release itself is complete")
-    else:
-        run_ids = {stage: tracking.ensure_run(folder) for stage, folder in stages.items()}
-        models = sorted(registry.register(mlflow, release, {stage: str(run) for stage, run in run_ids.items()}))
-        print(f"{', '.join(models)}: version {release.version} is `{registry.ALIAS}`")
-    path = folders.registry(dataset)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"version": release.version, "models": models, "alias": registry.ALIAS}
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        return
+    dataset = candidate.name
+    stages = {f"train_gan.{recipe}": folders.gan(dataset, recipe) for recipe in recipes}
+    stages |= {"train_detector": folders.detectors(dataset), "evaluate": folders.evaluation(dataset)}
+    run_ids = {stage: str(tracking.ensure_run(folder)) for stage, folder in stages.items()}
+    registry.register(mlflow, candidate, decision, document, run_ids)
+    registry.point(mlflow, dataset, after)
+
+
+def _told(candidate: Release, before: Ledger, decision: Decision, after: Ledger) -> str:
+    version, dataset = candidate.version, candidate.name
+    if decision.passed:
+        replaces = f", {after.previous} is previous" if after.previous else ""
+        return f"{dataset}: version {version} is champion{replaces}"
+    if after.champion == version:
+        return (
+            f"{dataset}: the champion {version} would not pass today: {'; '.join(decision.reasons)}; "
+            f"it stays until a better one comes, or `make rollback NAME={dataset}`"
+        )
+    return f"{dataset}: {before.champion} stays champion; {version} did not pass: {'; '.join(decision.reasons)}"
 
 
 if __name__ == "__main__":

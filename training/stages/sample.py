@@ -1,6 +1,7 @@
 """Stage sample@D-R: generated images for detectors and evaluation.  python -m training.stages.sample D R
 
-Leaves uint8 arrays `train.npy`, `validation.npy` and `test.npy`: disjoint index ranges of one seed.
+Leaves uint8 arrays `train.npy`, `validation.npy` and `test.npy`: disjoint index ranges of one seed. Of a conditional
+GAN also `train_labels.npy` and so on.
 """
 
 import argparse
@@ -18,8 +19,7 @@ SPLITS = ("train", "validation", "test")
 def sample(dataset: str, recipe: str) -> None:
     """Generate the images of all three splits."""
     settings = params.load().sample
-    generator, _, recipe_settings = recipes.load_generator(folders.gan(dataset, recipe) / recipes.GENERATOR_FILE)
-    generator.to(device.choose())
+    trained = recipes.Trained.load(folders.gan(dataset, recipe) / recipes.GENERATOR_FILE).to(device.choose())
     out = folders.samples(dataset, recipe)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -27,8 +27,10 @@ def sample(dataset: str, recipe: str) -> None:
     start = 0
     with progress.bar(sum(counts.values()), f"sampling {recipe} of {dataset}", "images") as bar:
         for split, count in counts.items():
-            images = recipes.generate(generator, recipe_settings.latent_size, settings.seed, start, count)
-            np.save(out / f"{split}.npy", images)
+            np.save(out / f"{split}.npy", trained.generate(settings.seed, start, count))
+            labels = trained.labels_of(settings.seed, start, count)
+            if labels is not None:
+                np.save(out / f"{split}_labels.npy", labels)
             start += count
             bar.update(count)
 

@@ -1,16 +1,21 @@
 """Stage train_gan@D-R: train a recipe on a prepared dataset.  python -m training.stages.train_gan D R
 
-Leaves `generator.pt` (averaged weights), `stats.jsonl` and `grids/`. A stopped training goes on from its checkpoint.
+Leaves `generator.pt`, `metrics.json`, `stats.jsonl`, `looks.jsonl` and `grids/`. A stopped training goes on from its
+checkpoint. VERISYNTH_DEVICES=2 trains on two GPUs.
 """
 
 import argparse
+import json
 import shutil
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
-from training import checkpoints, folders, params, tracking
+from training import checkpoints, device, folders, params, tracking
 from training.border import border
 from training.data import prepared
-from training.gans import loop, recipes
+from training.evaluation import fidelity
+from training.gans import conditioning, loop, recipes, watch
 
 
 def train_gan(dataset: str, recipe: str) -> None:
@@ -18,27 +23,61 @@ def train_gan(dataset: str, recipe: str) -> None:
     configuration = params.load()
     entry, settings = configuration.dataset(dataset), configuration.gan(dataset, recipe)
     info = prepared.read_dataset(folders.prepared(dataset))
-    real = prepared.load(folders.prepared(dataset), "train")
-    training = loop.GanTraining(recipe, entry.prepare.image, settings, entry.train_gan, info.content_hash)
+    real = {split: prepared.load(folders.prepared(dataset), split) for split in ("train", "validation")}
+    labels = recipes.UNLABELLED
+    if entry.train_gan.conditional:
+        labels = conditioning.labels_of(dataset, info.labels, real["train"].labels)
+    training = loop.GanTraining(recipe, entry.prepare.image, settings, entry.train_gan, labels, info.content_hash)
     record = tracking.Record(
         "train_gan",
         f"{dataset}-{recipe}",
         dataset,
-        {"recipe": recipe, "images": entry.train_gan.images, "flips": entry.train_gan.flips} | asdict(settings),
+        {"recipe": recipe} | asdict(entry.train_gan) | asdict(settings),
         tracking.lineage(info),
     )
     work, out = folders.checkpoints(dataset, recipe), folders.gan(dataset, recipe)
-    checkpoints.claim(work, training.identity)
-    with tracking.run(record, work) as run:
-        generator = loop.train(training, real.images, work, run.metrics, f"training {recipe} on {dataset}")
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        recipes.save_generator(out / recipes.GENERATOR_FILE, generator, recipe, entry.prepare.image, settings)
-        shutil.copy(work / loop.STATS_FILE, out)
-        shutil.copytree(work / loop.GRIDS_FOLDER, out / loop.GRIDS_FOLDER)
+    fabric = device.launch()
+    if fabric.is_global_zero:
+        checkpoints.claim(work, training.identity)
+    with tracking.run(record, work, enabled=fabric.is_global_zero) as run:
+        outcome = loop.train(
+            training,
+            real["train"].images,
+            real["train"].labels if labels.names else None,
+            fidelity.validator(real["train"].images, real["validation"].images),
+            work,
+            run.metrics,
+            fabric,
+            f"training {recipe} on {dataset}",
+        )
+        if outcome is None:
+            return
+        _write(outcome, work, out)
         record.write(out)
         run.finish(out)
     shutil.rmtree(work)
+    if outcome.ended != loop.AS_PLANNED:
+        print(
+            f"train_gan@{dataset}-{recipe} ended early: {outcome.ended}. Kept is the generator after "
+            f"{outcome.kept_at_images} images, the best until then (KID {outcome.kid:.3f})",
+            file=sys.stderr,
+        )
+
+
+def _write(outcome: loop.Outcome, work: Path, out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    outcome.trained.save(out / recipes.GENERATOR_FILE)
+    for name in (loop.STATS_FILE, watch.LOOKS_FILE):
+        shutil.copy(work / name, out)
+    shutil.copytree(work / watch.GRIDS_FOLDER, out / watch.GRIDS_FOLDER)
+    numbers = {
+        "images_seen": outcome.images_seen,
+        "kept_at_images": outcome.kept_at_images,
+        "kid_against_validation": outcome.kid,
+        "ended": outcome.ended,
+    }
+    (out / tracking.METRICS).write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -230,3 +230,14 @@ def test_what_a_file_manager_leaves_does_not_make_one_slide_two(tmp_path: Path) 
     tiles = Tiles(side=32, stride=8)
     info = prepare("slide", wanted(FolderSource(str(tmp_path)), tiles=tiles), tmp_path / "prepared" / "slide")
     assert info.split.startswith("by region")
+
+
+def test_what_had_to_be_done_to_images_is_counted(tmp_path: Path) -> None:
+    write_pngs(tmp_path / "raw", 6, "colour")
+    write_pngs(tmp_path / "raw", 4, "grey", seed=1, channels=1)
+    write_pngs(tmp_path / "raw", 2, "small", seed=2, height=20, width=30)
+    source = FolderSource(str(tmp_path / "raw"))
+    colour = prepare("set", wanted(source), tmp_path / "one")
+    assert colour.converted == {"enlarged to 32 pixels": 2, "grey to colour": 4}
+    assert prepared.read_dataset(tmp_path / "one") == colour
+    assert prepare("set", wanted(source, channels=1), tmp_path / "two").converted["colour to grey"] == 8

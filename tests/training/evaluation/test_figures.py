@@ -12,6 +12,7 @@ SYNTHETIC = np.arange(200) >= 100
 CURVES = {"linear_evidence": (SYNTHETIC, np.linspace(0, 1, 200))}
 IMAGES = smooth_images(60, 32, 3, seed=0)
 ROWS = [{"images": float(seen), "discriminator_loss": 1.0 / (1 + seen), "generator_loss": 2.0} for seen in range(5)]
+LOOKS = [{"images": float(seen), "kid": 1.0 / (1 + seen) - 0.3, "diversity": 0.8} for seen in range(5)]
 
 DRAWINGS: dict[str, Callable[[Path], None]] = {
     "real_beside_synthetic": lambda path: figures.real_beside_synthetic(IMAGES, IMAGES[::-1], path),
@@ -19,6 +20,8 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
     "closest_pairs": lambda path: figures.closest_pairs(IMAGES, IMAGES, np.arange(60.0), path),
     "roc": lambda path: figures.roc(CURVES, path),
     "reliability": lambda path: figures.reliability_diagram(CURVES, path),
+    "looks": lambda path: figures.looks({"dcgan": LOOKS}, path),
+    "latent_walk": lambda path: figures.latent_walk(IMAGES[:20], 10, path),
     "losses": lambda path: figures.losses({"dcgan": ROWS}, path),
 }
 

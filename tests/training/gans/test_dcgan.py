@@ -4,34 +4,31 @@ import torch.nn.functional as F
 from torch import nn
 
 from contracts.imaging import ImageSpec
-from training.gans import dcgan
-from training.params import Recipe
+from tests.training.gans.small import DCGAN
+from training.gans import recipes
+from training.gans.dcgan import Dcgan
 
-SETTINGS = Recipe(
-    latent_size=10,
-    width=4,
-    batch_size=4,
-    learning_rate=2e-4,
-    beta1=0.5,
-    averaging_halflife_images=100,
-    checkpoint_every_seconds=30,
-    grid_every_images=100,
-    log_every_images=100,
-)
+STREAM = torch.Generator()
+
+
+def dcgan(size: int, channels: int, classes: int = 0) -> Dcgan:
+    gan = recipes.build("dcgan", ImageSpec(size, channels), DCGAN, seed=0, classes=classes)
+    assert isinstance(gan, Dcgan)
+    return gan
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_size_and_channel_count_goes_through_both_networks(size: int, channels: int) -> None:
-    gan = dcgan.build(ImageSpec(size, channels), SETTINGS, seed=0)
-    images = gan.generator(torch.randn(2, 10))
+    gan = dcgan(size, channels)
+    images = gan.generator(torch.randn(2, 8))
     assert images.shape == (2, channels, size, size)
     assert images.abs().max() <= 1
-    assert gan.discriminator(images).shape == (2,)
+    assert gan.discriminator(images).shape == (1, 2)
 
 
 def test_initialisation_is_that_of_the_paper() -> None:
-    gan = dcgan.build(ImageSpec(64, 3), SETTINGS, seed=0)
+    gan = dcgan(64, 3)
     convolutions = torch.cat(
         [m.weight.detach().flatten() for m in gan.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     )
@@ -42,7 +39,7 @@ def test_initialisation_is_that_of_the_paper() -> None:
 
 
 def test_batch_norm_stands_everywhere_but_at_the_ends() -> None:
-    gan = dcgan.build(ImageSpec(64, 3), SETTINGS, seed=0)
+    gan = dcgan(64, 3)
     assert isinstance(gan.generator.layers[-1], nn.Tanh)
     assert isinstance(gan.generator.layers[-2], nn.ConvTranspose2d)
     assert isinstance(gan.discriminator.layers[1], nn.LeakyReLU)
@@ -51,30 +48,75 @@ def test_batch_norm_stands_everywhere_but_at_the_ends() -> None:
 
 
 def test_losses_are_binary_cross_entropy() -> None:
-    gan = dcgan.build(ImageSpec(32, 1), SETTINGS, seed=0).eval()
+    gan = dcgan(32, 1).eval()
     real, fake = torch.rand(4, 1, 32, 32), torch.rand(4, 1, 32, 32)
-    loss, numbers = gan.discriminator_loss(real, fake)
-    real_logits, fake_logits = gan.discriminator(real), gan.discriminator(fake)
+    loss, numbers = gan.discriminator_loss(real, fake, None, STREAM)
+    (real_logits,), (fake_logits,) = gan.discriminator(real), gan.discriminator(fake)
     expected = F.binary_cross_entropy_with_logits(real_logits, torch.ones(4)) + F.binary_cross_entropy_with_logits(
         fake_logits, torch.zeros(4)
     )
     torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(numbers["real_sign"], real_logits.sign().mean())
     torch.testing.assert_close(numbers["real_probability"], real_logits.sigmoid().mean())
-    torch.testing.assert_close(gan.generator_loss(fake), F.binary_cross_entropy_with_logits(fake_logits, torch.ones(4)))
+    torch.testing.assert_close(
+        gan.generator_loss(fake, None, STREAM), F.binary_cross_entropy_with_logits(fake_logits, torch.ones(4))
+    )
 
 
 def test_the_discriminator_loss_sends_no_gradient_to_the_generator() -> None:
-    gan = dcgan.build(ImageSpec(32, 1), SETTINGS, seed=0)
-    loss, _ = gan.discriminator_loss(torch.rand(2, 1, 32, 32), gan.generator(torch.randn(2, 10)))
+    gan = dcgan(32, 1)
+    loss, _ = gan.discriminator_loss(torch.rand(2, 1, 32, 32), gan.generator(torch.randn(2, 8)), None, STREAM)
     loss.backward()
     assert all(parameter.grad is None for parameter in gan.generator.parameters())
     assert all(parameter.grad is not None for parameter in gan.discriminator.parameters())
 
 
-def test_the_same_seed_builds_the_same_weights_and_leaves_the_global_stream_alone() -> None:
-    torch.manual_seed(7)
-    expected = torch.rand(1)
-    torch.manual_seed(7)
-    one, other = (dcgan.build(ImageSpec(32, 1), SETTINGS, seed=3).state_dict() for _ in range(2))
-    assert torch.equal(torch.rand(1), expected)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+def test_the_label_is_read_by_both_networks_and_learned_by_both() -> None:
+    gan = dcgan(32, 1, classes=3)
+    label = torch.tensor([0, 1, 2, 2])
+    latent = torch.randn(1, 8).expand(4, -1)
+    images = gan.generator(latent, label)
+    assert torch.equal(images[2], images[3])
+    assert not torch.equal(images[0], images[1])
+    alone, labelled = gan.discriminator(images[:1].detach().expand(4, -1, -1, -1), label)
+    assert len(set(alone.tolist())) == 1
+    assert len(set(labelled.tolist())) == 3
+    loss = gan.discriminator_loss(torch.rand(4, 1, 32, 32), images, label, STREAM)[0]
+    (loss + gan.generator_loss(images, label, STREAM)).backward()
+    for embedding in (gan.generator.embedding, gan.discriminator.projection):
+        assert all(row.abs().sum() > 0 for row in embedding.weight.grad)
+
+
+def test_the_projection_is_that_of_the_paper() -> None:
+    """f(x, y) = y V phi(x) + psi(phi(x)), the mean of phi over positions in the place of the sum."""
+    gan = dcgan(32, 1, classes=2).eval()
+    images, label = torch.rand(2, 1, 32, 32), torch.tensor([1, 0])
+    content = gan.discriminator.layers(images)
+    alone, labelled = gan.discriminator.heads(content).flatten(1).unbind(1)
+    projected = torch.stack(
+        [gan.discriminator.projection.weight[one] @ content[row].mean((1, 2)) for row, one in enumerate((1, 0))]
+    )
+    torch.testing.assert_close(gan.discriminator(images, label), torch.stack([alone, labelled + projected]))
+
+
+def test_labels_gain_their_weight_in_the_middle_of_the_training() -> None:
+    gan = dcgan(32, 1, classes=2).eval()
+    latent, images = torch.randn(1, 8).expand(2, -1), torch.rand(2, 1, 32, 32)
+    labels = torch.tensor([0, 1])
+
+    @torch.no_grad()
+    def at(share: float) -> tuple[bool, float, float]:
+        complete = gan.advance(share)
+        painted = gan.generator(latent, labels)
+        return complete, float((painted[0] - painted[1]).abs().max()), float(gan.generator_loss(images, labels, STREAM))
+
+    (alone, labelled) = F.softplus(-gan.discriminator(images, labels).detach()).mean(dim=1)
+    assert at(0.1)[:2] == (False, 0.0)
+    assert at(0.1)[2] == pytest.approx(float(alone))
+    early, late, end = at(0.4), at(0.55), at(0.6)
+    assert early[0] is late[0] is False
+    assert end[0] is True
+    assert 0 < early[1] < late[1] < end[1]
+    assert end[2] == pytest.approx(float(alone + labelled))
+    assert float(alone) < early[2] < late[2] < end[2]
+    assert dcgan(32, 1).advance(0.0)

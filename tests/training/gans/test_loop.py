@@ -2,37 +2,44 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from contracts.imaging import ImageSpec
-from training.gans import loop, recipes
-from training.params import Recipe, TrainGan
+from tests.services import ROOT
+from tests.training.gans.small import DCGAN, DCGAN_ADA, changed
+from training import device
+from training.gans import loop, recipes, watch
+from training.gans.loop import Outcome
+from training.gans.recipes import Labels, Trained
+from training.params import TrainGan
 
-SETTINGS = Recipe(
-    latent_size=8,
-    width=4,
-    batch_size=8,
-    learning_rate=2e-4,
-    beta1=0.5,
-    averaging_halflife_images=64,
-    checkpoint_every_seconds=10_000,
-    grid_every_images=64,
-    log_every_images=40,
-)
-TRAINING = loop.GanTraining(
-    "dcgan", ImageSpec(32, 3), SETTINGS, TrainGan(images=160, flips=["horizontal", "vertical"]), content_hash="a"
-)
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), dtype=np.uint8)
+LABELS = np.arange(21) % 2
+TRAINING = loop.GanTraining(
+    "dcgan_ada",
+    ImageSpec(32, 3),
+    DCGAN_ADA,
+    TrainGan(images=160, flips=["horizontal", "vertical"]),
+    Labels(["even", "odd"], [0.5, 0.5]),
+    content_hash="a",
+)
 
 
-def train(work: Path, log: Callable[[dict[str, float], int], None], training: loop.GanTraining = TRAINING) -> nn.Module:
-    return loop.train(training, IMAGES, work, log, "test")
+def mean_error(images: np.ndarray) -> float:
+    """A quality that any generator improves or not: stands in for KID."""
+    return abs(float(images.mean()) - 127)
+
+
+def train(work: Path, log: Callable[[dict[str, float], int], None], training: loop.GanTraining = TRAINING) -> Outcome:
+    labels = LABELS if training.labels.names else None
+    return loop.train(training, IMAGES, labels, mean_error, work, log, device.launch(), "test")
 
 
 def ignore(numbers: dict[str, float], images: int) -> None:
@@ -40,38 +47,101 @@ def ignore(numbers: dict[str, float], images: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
     work = tmp_path_factory.mktemp("unbroken")
     return train(work, ignore), work
 
 
-def assert_same(generator: nn.Module, work: Path, unbroken: tuple[nn.Module, Path]) -> None:
+def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
+    return outcome.trained.generator.state_dict()
+
+
+def assert_same(outcome: Outcome, work: Path, unbroken: tuple[Outcome, Path]) -> None:
     expected, expected_work = unbroken
-    for name, value in expected.state_dict().items():
-        assert torch.equal(generator.state_dict()[name], value), name
-    assert (work / loop.STATS_FILE).read_text() == (expected_work / loop.STATS_FILE).read_text()
-    grids = [sorted(folder.joinpath(loop.GRIDS_FOLDER).iterdir()) for folder in (work, expected_work)]
+    for name, value in weights(expected).items():
+        assert torch.equal(weights(outcome)[name], value), name
+    assert dataclasses.replace(outcome, trained=expected.trained) == expected
+    for file in (loop.STATS_FILE, watch.LOOKS_FILE):
+        assert (work / file).read_text() == (expected_work / file).read_text()
+    grids = [sorted(folder.joinpath(watch.GRIDS_FOLDER).iterdir()) for folder in (work, expected_work)]
     assert [path.name for path in grids[0]] == [path.name for path in grids[1]]
     assert grids[0][-1].read_bytes() == grids[1][-1].read_bytes()
 
 
-def test_training_changes_the_generator_and_leaves_stats_and_grids(unbroken: tuple[nn.Module, Path]) -> None:
-    generator, work = unbroken
-    fresh = recipes.build("dcgan", TRAINING.image, SETTINGS, seed=0).generator
-    assert not torch.equal(generator.layers[0].weight, fresh.layers[0].weight)
+def test_training_changes_the_generator_and_leaves_stats_looks_and_grids(unbroken: tuple[Outcome, Path]) -> None:
+    outcome, work = unbroken
+    fresh = recipes.build("dcgan_ada", TRAINING.image, DCGAN_ADA, seed=0, classes=2).generator
+    assert not torch.equal(outcome.trained.generator.layers[0].weight, fresh.layers[0].weight)
     rows = [json.loads(line) for line in (work / loop.STATS_FILE).read_text().splitlines()]
     assert [row["images"] for row in rows] == [40, 80, 120, 160]
-    assert set(rows[0]) == {"images", "discriminator_loss", "generator_loss", "real_probability", "fake_probability"}
-    assert [path.name for path in sorted((work / loop.GRIDS_FOLDER).iterdir())] == [
+    assert set(rows[0]) == {
+        *("images", "discriminator_loss", "generator_loss", "augmentation_probability"),
+        *("real_probability", "fake_probability", "real_sign"),
+    }
+    assert rows[-1]["augmentation_probability"] > 0
+    looks = [json.loads(line) for line in (work / watch.LOOKS_FILE).read_text().splitlines()]
+    assert [look["images"] for look in looks] == [64, 128, 160]
+    assert (outcome.images_seen, outcome.ended) == (160, loop.AS_PLANNED)
+    assert [path.name for path in sorted((work / watch.GRIDS_FOLDER).iterdir())] == [
         "00000064.png",
         "00000128.png",
         "00000160.png",
     ]
 
 
+@pytest.mark.parametrize("best_look", [64, 128, 160])
+def test_the_generator_of_the_best_look_is_kept(best_look: int, tmp_path: Path) -> None:
+    looks = iter((64, 128, 160))
+    seen: dict[int, np.ndarray] = {}
+
+    def validate(images: np.ndarray) -> float:
+        images_seen = next(looks)
+        seen[images_seen] = images
+        return 0.0 if images_seen == best_look else 1.0
+
+    training = dataclasses.replace(TRAINING, labels=recipes.UNLABELLED)
+    outcome = loop.train(training, IMAGES, None, validate, tmp_path, ignore, device.launch(), "test")
+    assert (outcome.kept_at_images, outcome.kid) == (best_look, 0.0)
+    samples = outcome.trained.generate(watch.SEED, 0, watch.SAMPLES)
+    assert np.array_equal(samples, seen[best_look])
+
+
+def test_the_last_generator_is_kept_where_the_recipe_says_so(tmp_path: Path) -> None:
+    kids = iter((0.0, 1.0, 2.0))
+    plain = dataclasses.replace(TRAINING, recipe="dcgan", settings=DCGAN)
+    outcome = loop.train(plain, IMAGES, LABELS, lambda _: next(kids), tmp_path, ignore, device.launch(), "test")
+    assert (outcome.kept_at_images, outcome.kid) == (160, 2.0)
+
+
+def test_a_collapse_ends_the_training_with_the_best_generator_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Collapsing(recipes.RECIPES["dcgan"]):
+        steps = 0
+
+        def generator_loss(self, *arguments: object) -> torch.Tensor:
+            self.steps += 1
+            if self.steps > 20:
+                self.generator.layers[-2].weight.data.zero_()
+            return super().generator_loss(*arguments)
+
+    monkeypatch.setitem(recipes.RECIPES, "dcgan", Collapsing)
+    grey = np.full((32, 32, 32, 3), 120, dtype=np.uint8) + np.arange(32, dtype=np.uint8)[:, None, None, None] // 16
+    settings = changed(DCGAN, learning_rate=2e-3)
+    training = dataclasses.replace(
+        TRAINING, recipe="dcgan", settings=settings, dataset=TrainGan(images=800), labels=recipes.UNLABELLED
+    )
+    outcome = loop.train(training, grey, None, mean_error, tmp_path, ignore, device.launch(), "test")
+    assert outcome.ended.startswith("collapsed: ")
+    looks = [json.loads(line) for line in (tmp_path / watch.LOOKS_FILE).read_text().splitlines()]
+    assert outcome.images_seen == looks[-1]["images"] < 800
+    assert max(look["diversity"] for look in looks[-2:]) < watch.COLLAPSED_DIVERSITY
+    assert outcome.kept_at_images == min(looks, key=lambda look: look["kid"])["images"]
+
+
 @pytest.mark.parametrize("stopped_at", [40, 80, 120])
 def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_result(
-    stopped_at: int, tmp_path: Path, unbroken: tuple[nn.Module, Path]
+    stopped_at: int, tmp_path: Path, unbroken: tuple[Outcome, Path]
 ) -> None:
     def interrupt(numbers: dict[str, float], images: int) -> None:
         if images == stopped_at:
@@ -83,7 +153,7 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_result(
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_result(
-    tmp_path: Path, unbroken: tuple[nn.Module, Path]
+    tmp_path: Path, unbroken: tuple[Outcome, Path]
 ) -> None:
     class KilledError(Exception):
         pass
@@ -92,16 +162,17 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_result(
         if images == 120:
             raise KilledError
 
-    often = dataclasses.replace(SETTINGS, checkpoint_every_seconds=0)
+    often = changed(DCGAN_ADA, checkpoint_every_seconds=0)
     training = dataclasses.replace(TRAINING, settings=often)
     with pytest.raises(KilledError):
         train(tmp_path, die, training)
-    (tmp_path / loop.STATS_FILE).open("a").write('{"images": 12')
+    for name in (loop.STATS_FILE, watch.LOOKS_FILE):
+        (tmp_path / name).open("a").write('{"images": 12')
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"] == 14
     assert_same(train(tmp_path, ignore, training), tmp_path, unbroken)
 
 
-def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path, unbroken: tuple[nn.Module, Path]) -> None:
+def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path, unbroken: tuple[Outcome, Path]) -> None:
     def interrupt(numbers: dict[str, float], images: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -112,27 +183,101 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path, unbroken
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(tmp_path: Path) -> None:
-    wild = dataclasses.replace(TRAINING, settings=dataclasses.replace(SETTINGS, learning_rate=1e30))
-    with pytest.raises(loop.TrainingError, match=r"is (nan|inf) after 40 images; lower `learning_rate`"):
+    wild = dataclasses.replace(TRAINING, settings=changed(DCGAN_ADA, learning_rate=1e30))
+    with pytest.raises(loop.TrainingError, match=r"is (nan|inf) after 40 images; no earlier .* lower `learning_rate`"):
         train(tmp_path, ignore, wild)
     assert not (tmp_path / loop.STATS_FILE).exists()
 
 
-def test_every_epoch_shows_every_image_once() -> None:
-    order = loop.BatchOrder(count=21, batch_size=8, seed=0)
-    shown = np.concatenate([order(iteration) for iteration in range(21)])
-    epochs = shown.reshape(8, 21)
-    assert all(sorted(epoch) == list(range(21)) for epoch in epochs)
-    assert not np.array_equal(epochs[0], epochs[1])
-    assert np.array_equal(loop.BatchOrder(21, 8, 0)(13), shown[13 * 8 : 14 * 8])
+def test_a_loss_that_is_not_finite_later_ends_the_run_with_the_best_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = recipes.RECIPES["dcgan_ada"]
+
+    class Breaking(original):
+        steps = 0
+
+        def generator_loss(self, *arguments: object) -> torch.Tensor:
+            self.steps += 1
+            loss = super().generator_loss(*arguments)
+            return loss * float("nan") if self.steps > 17 else loss
+
+    monkeypatch.setitem(recipes.RECIPES, "dcgan_ada", Breaking)
+    outcome = train(tmp_path, ignore)
+    assert outcome.ended == "discriminator_loss is nan after 160 images"
+    assert outcome.kept_at_images in (64, 128)
+    assert all(torch.isfinite(value).all() for value in weights(outcome).values())
+    assert len((tmp_path / loop.STATS_FILE).read_text().splitlines()) == 3
 
 
 def test_the_learned_distribution_moves_towards_the_data(tmp_path: Path) -> None:
     """A generator shown dark images only must come to make dark images."""
     dark = np.random.default_rng(0).integers(0, 40, (32, 1, 1, 1), dtype=np.uint8).repeat(32, 1).repeat(32, 2)
-    settings = dataclasses.replace(SETTINGS, learning_rate=2e-3)
-    training = loop.GanTraining("dcgan", ImageSpec(32, 1), settings, TrainGan(images=1600), content_hash="dark")
-    before = recipes.generate(recipes.build("dcgan", training.image, settings, 0).generator.eval(), 8, 0, 0, 16)
-    after = recipes.generate(loop.train(training, dark, tmp_path, ignore, "dark"), 8, 0, 0, 16)
+    settings = changed(DCGAN_ADA, keep="last", look_every_images=100_000)
+    training = loop.GanTraining(
+        "dcgan_ada", ImageSpec(32, 1), settings, TrainGan(images=1600), recipes.UNLABELLED, content_hash="dark"
+    )
+    fresh = recipes.build("dcgan", training.image, settings, 0).generator.eval()
+    before = Trained(fresh, "dcgan", training.image, settings, recipes.UNLABELLED).generate(0, 0, 16)
+    outcome = loop.train(training, dark, None, mean_error, tmp_path, ignore, device.launch(), "dark")
     assert abs(before.mean() - 127) < 10
-    assert after.mean() < 60
+    assert outcome.trained.generate(0, 0, 16).mean() < 60
+
+
+def test_a_conditional_generator_learns_what_belongs_to_each_label(tmp_path: Path) -> None:
+    """Dark images of one label, bright ones of the other."""
+    levels = np.where(np.arange(64) % 2, 220, 30).astype(np.uint8)
+    images = np.broadcast_to(levels[:, None, None, None], (64, 32, 32, 1)).copy()
+    settings = changed(
+        DCGAN_ADA, learning_rate=1e-3, keep="last", look_every_images=100_000, averaging_halflife_images=200
+    )
+    labels = Labels(["dark", "bright"], [0.5, 0.5])
+    training = loop.GanTraining(
+        "dcgan_ada", ImageSpec(32, 1), settings, TrainGan(images=8000), labels, content_hash="two"
+    )
+    outcome = loop.train(training, images, np.arange(64) % 2, mean_error, tmp_path, ignore, device.launch(), "two")
+    samples, drawn = outcome.trained.generate(3, 0, 64), outcome.trained.labels_of(3, 0, 64)
+    assert samples[drawn == 0].mean() < 80
+    assert samples[drawn == 1].mean() > 170
+
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+import torch
+from tests.training.gans import test_loop
+work, interrupted_at = Path(sys.argv[1]), int(sys.argv[2])
+def log(numbers, images):
+    if images == interrupted_at:
+        os.kill(os.getpid(), test_loop.signal.SIGINT)
+try:
+    outcome = test_loop.train(work, log)
+except KeyboardInterrupt:
+    print("stopped")
+else:
+    if outcome is not None:
+        test_loop.torch.save(outcome.trained.generator.state_dict(), work / "weights.pt")
+"""
+
+
+@pytest.mark.parametrize("interrupted_at", [0, 80])
+def test_two_processes_train_one_generator_and_go_on_where_they_stopped(interrupted_at: int, tmp_path: Path) -> None:
+    program, work = tmp_path / "program.py", tmp_path / "work"
+    program.write_text(PROGRAM, encoding="utf-8")
+    environment = os.environ | {device.DEVICES: "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def run() -> str:
+        command = [sys.executable, str(program), str(work), str(interrupted_at)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    if interrupted_at:
+        assert "stopped" in run()
+        interrupted_at = 0
+    run()
+    found = torch.load(work / "weights.pt", weights_only=True)
+    assert all(torch.isfinite(value).all() for value in found.values())
+    rows = [json.loads(line) for line in (work / loop.STATS_FILE).read_text().splitlines()]
+    assert [row["images"] for row in rows] == [40, 80, 120, 160]
+    assert len(list((work / watch.GRIDS_FOLDER).iterdir())) == 3

@@ -27,31 +27,39 @@ class ExportError(VerisynthError):
 
 
 class GeneratorGraph(nn.Module):
-    """latent float32 [N, Z] to image uint8 [N, H, W, C]: the generator with the one quantiser behind it."""
+    """latent float32 [N, Z], and label int64 [N] of a conditional generator, to image uint8 [N, H, W, C].
+
+    The generator with the one quantiser behind it.
+    """
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
 
-    def forward(self, latent: Tensor) -> Tensor:
-        return quantise(self.generator(latent).permute(0, 2, 3, 1))
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
+        inputs = (latent,) if label is None else (latent, label)
+        return quantise(self.generator(*inputs).permute(0, 2, 3, 1))
 
 
-def export_generator(generator: nn.Module, latent_size: int, path: Path) -> None:
-    """Write `generator.onnx`."""
-    _export(GeneratorGraph(generator), torch.zeros(2, latent_size), "latent", ["image"], path)
+def export_generator(generator: nn.Module, latent_size: int, conditional: bool, path: Path) -> None:
+    """Write `generator.onnx`; its truncation is that of the latents it is given."""
+    example = {"latent": torch.zeros(2, latent_size)}
+    if conditional:
+        example["label"] = torch.zeros(2, dtype=torch.int64)
+    _export(GeneratorGraph(generator), example, ["image"], path)
 
 
 def export_detector(detector: Detector, size: int, channels: int, path: Path) -> None:
     """Write `detector.onnx`."""
-    example = torch.zeros(2, size, size, channels, dtype=torch.uint8)
-    _export(detector, example, "image", ["synthetic_probability", "typicality", "heatmap"], path)
+    example = {"image": torch.zeros(2, size, size, channels, dtype=torch.uint8)}
+    _export(detector, example, ["synthetic_probability", "typicality", "heatmap"], path)
 
 
-def check_generator(path: Path, original: Callable[[np.ndarray], np.ndarray], latent: np.ndarray) -> float:
+def check_generator(path: Path, original: Callable[..., np.ndarray], feeds: dict[str, np.ndarray]) -> float:
     """Largest difference in grey levels between the graph and its original over all batch sizes.
 
-    `original` maps latents float32 [N, Z] to uint8 [N, H, W, C].
+    `original` maps the values of `feeds` (latents float32 [N, Z], then labels int64 [N] where there are any) to uint8
+    [N, H, W, C].
 
     Raises:
         ExportError: above the tolerance.
@@ -59,8 +67,9 @@ def check_generator(path: Path, original: Callable[[np.ndarray], np.ndarray], la
     session = _session(path)
     worst = 0.0
     for size in BATCH_SIZES:
-        (found,) = session.run(["image"], {"latent": latent[:size]})
-        worst = max(worst, float(np.abs(found.astype(int) - original(latent[:size]).astype(int)).max()))
+        batch = {name: values[:size] for name, values in feeds.items()}
+        (found,) = session.run(["image"], batch)
+        worst = max(worst, float(np.abs(found.astype(int) - original(*batch.values()).astype(int)).max()))
     if worst > GENERATOR_TOLERANCE_LEVELS:
         raise ExportError(
             f"{path} differs from its original by {worst} grey levels, allowed {GENERATOR_TOLERANCE_LEVELS}"
@@ -105,18 +114,19 @@ def edge_images(size: int, channels: int) -> np.ndarray:
     return np.stack([*constants, colour, *noise])
 
 
-def _export(module: nn.Module, example: Tensor, name: str, outputs: list[str], path: Path) -> None:
+def _export(module: nn.Module, example: dict[str, Tensor], outputs: list[str], path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
     # The exporter warns of the absence of torchvision, which is not used, and of its own deprecations.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        warnings.filterwarnings("ignore", message="# The axis name")
         torch.onnx.export(
             module.eval().cpu(),
-            (example,),
+            tuple(example.values()),
             path,
-            input_names=[name],
+            input_names=list(example),
             output_names=outputs,
-            dynamic_shapes=({0: batch},),
+            dynamic_shapes=tuple({0: batch} for _ in example),
             dynamo=True,
             external_data=False,
             verbose=False,

@@ -3,16 +3,16 @@
 from dataclasses import asdict
 from typing import Any
 
-from contracts.manifest import Thresholds
+from contracts.manifest import SCHEMA, Thresholds
 from training.data.prepared import DatasetInfo
+from training.gans.recipes import Trained
 from training.params import Card
 
 
-def document(
+def describe(
     card: Card,
     info: DatasetInfo,
-    recipe: str,
-    latent_size: int,
+    trained: Trained,
     kind: str,
     thresholds: Thresholds,
     report: dict[str, Any],
@@ -23,17 +23,24 @@ def document(
     `report` is the evaluation's `metrics.json`; `differences` are those of the graphs to their originals.
     """
     spec = info.image
+    labels, latent_size = trained.labels, trained.settings.latent_size
     image = {"dtype": "uint8", "shape": ["N", spec.size, spec.size, spec.channels]}
     scores = report["detectors"]["kinds"][kind]
+    numbers = report["generators"]["recipes"][trained.recipe]
+    checks = numbers["privacy"]["checks"]
+    inputs = {"latent": {"dtype": "float32", "shape": ["N", latent_size]}}
+    if labels.names:
+        inputs["label"] = {"dtype": "int64", "shape": ["N"]}
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": info.name,
         "image": {"size": spec.size, "channels": spec.channels, "tile_side": spec.tile_side},
         "generator": {
-            "recipe": recipe,
+            "recipe": trained.recipe,
             "latent_size": latent_size,
-            "labels": [],
-            "inputs": {"latent": {"dtype": "float32", "shape": ["N", latent_size]}},
+            "labels": labels.names,
+            "label_shares": labels.shares,
+            "inputs": inputs,
             "outputs": {"image": image},
         },
         "detector": {
@@ -48,16 +55,13 @@ def document(
             },
         },
         "metrics": {
-            "generator": report["generators"]["recipes"][recipe]
-            | {
-                "space": report["generators"]["space"],
-                "kid_floor": report["generators"]["kid_floor_real_train_against_real_test"],
-            },
+            "generator": numbers | {"floor": report["generators"]["floor"]},
             "detector": {name: value for name, value in scores.items() if name != "operating_points"},
             "intervals_resample": report["detectors"]["intervals_resample"],
             "control": report["control"],
             "export_difference": differences,
         },
+        "privacy": {"passed": all(check["passed"] for check in checks), "checks": checks},
         "data": {
             "title": card.title,
             "source": info.source,

@@ -9,40 +9,47 @@ import torch
 from contracts.imaging import ImageSpec, quantise
 from contracts.latents import latents
 from tests.training.detectors.test_linear_evidence import IMAGES, SETTINGS, SYNTHETIC
-from training import onnx_export
+from tests.training.gans.small import DCGAN
 from training.detectors import detector, linear_evidence
 from training.detectors.calibration import Calibration
 from training.detectors.typicality import Typicality
 from training.gans import recipes
-from training.gans.averaging import averaged, renormalise
-from training.params import Recipe
+from training.gans.averaging import renormalise
+from training.releases import onnx_export
 
-RECIPE = Recipe(8, 4, 4, 2e-4, 0.5, 100, 30, 100, 100)
 SPEC = ImageSpec(32, 3)
+
+
+def normalised(seed: int, classes: int = 0) -> torch.nn.Module:
+    module = recipes.build("dcgan", SPEC, DCGAN, seed, classes).generator
+    label = (torch.arange(64) % classes,) if classes else ()
+    return renormalise(module, [(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), *label)])
 
 
 @pytest.fixture(scope="module")
 def generator() -> torch.nn.Module:
-    return renormalise(averaged(recipes.build("dcgan", SPEC, RECIPE, seed=0).generator, 1, 1), 8)
+    return normalised(seed=0)
 
 
 @pytest.fixture(scope="module")
 def generator_path(generator: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("generator") / "generator.onnx"
-    onnx_export.export_generator(generator, 8, path)
+    onnx_export.export_generator(generator, 8, conditional=False, path=path)
     return path
 
 
-def original(generator: torch.nn.Module, latent: np.ndarray) -> np.ndarray:
+def original(generator: torch.nn.Module, *inputs: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return quantise(generator(torch.from_numpy(latent)).permute(0, 2, 3, 1).numpy())
+        return quantise(generator(*(torch.from_numpy(values) for values in inputs)).permute(0, 2, 3, 1).numpy())
 
 
 def test_the_generator_graph_keeps_the_contract_and_its_original(
     generator: torch.nn.Module, generator_path: Path
 ) -> None:
     noise = latents(0, 0, 8, 8)
-    assert onnx_export.check_generator(generator_path, lambda latent: original(generator, latent), noise) <= 1
+    assert (
+        onnx_export.check_generator(generator_path, lambda latent: original(generator, latent), {"latent": noise}) <= 1
+    )
     session = onnxruntime.InferenceSession(generator_path, providers=["CPUExecutionProvider"])
     (image,) = session.run(["image"], {"latent": noise})
     assert image.dtype == np.uint8
@@ -50,16 +57,27 @@ def test_the_generator_graph_keeps_the_contract_and_its_original(
     np.testing.assert_array_equal(session.run(["image"], {"latent": noise[3:4]})[0][0], image[3])
 
 
+def test_a_conditional_graph_takes_labels_in_batches_of_any_size(tmp_path: Path) -> None:
+    conditional, path = normalised(seed=0, classes=3), tmp_path / "generator.onnx"
+    onnx_export.export_generator(conditional, 8, conditional=True, path=path)
+    feeds = {"latent": np.repeat(latents(0, 0, 1, 8), 8, axis=0), "label": np.arange(8) % 3}
+    assert onnx_export.check_generator(path, lambda *inputs: original(conditional, *inputs), feeds) <= 1
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (image,) = session.run(["image"], feeds)
+    np.testing.assert_array_equal(image[0], image[3])
+    assert not np.array_equal(image[0], image[1])
+
+
 def test_a_graph_is_one_file_without_traces_of_the_machine_that_made_it(generator_path: Path) -> None:
     assert [path.name for path in generator_path.parent.iterdir()] == ["generator.onnx"]
-    assert str(Path(__file__).parents[2]).encode() not in generator_path.read_bytes()
+    assert str(Path(__file__).parents[3]).encode() not in generator_path.read_bytes()
     onnx.checker.check_model(onnx.load(generator_path), full_check=True)
 
 
 def test_another_generator_is_told_from_the_graph(generator_path: Path) -> None:
-    other = renormalise(averaged(recipes.build("dcgan", SPEC, RECIPE, seed=1).generator, 1, 1), 8)
+    other, feeds = normalised(seed=1), {"latent": latents(0, 0, 8, 8)}
     with pytest.raises(onnx_export.ExportError, match="differs from its original by"):
-        onnx_export.check_generator(generator_path, lambda latent: original(other, latent), latents(0, 0, 8, 8))
+        onnx_export.check_generator(generator_path, lambda latent: original(other, latent), feeds)
 
 
 @pytest.mark.parametrize("kind", detector.KINDS)

@@ -1,0 +1,73 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.images import write_pngs
+from tests.services import ROOT
+from training import params
+from training.__main__ import commands
+from training.gans.recipes import Trained
+
+BARE = """
+import sys
+for name in ("mlflow", "dvc", "bentoml", "onnx", "onnxruntime"):
+    sys.modules[name] = None
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    document["recipes"]["dcgan_ada"] |= {"width": 4, "batch_size": 8, "log_every_images": 40, "look_every_images": 80}
+    entry = document["datasets"]["blood"]
+    entry["train_gan"] = {"images": 80, "conditional": True}
+    entry["prepare"] |= {"size": 32, "minimum_images": 5}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    for seed, label in enumerate(("round", "long")):
+        write_pngs(tmp_path / "data" / "raw" / "blood" / label, 20, seed=seed)
+    return tmp_path
+
+
+def run(project: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": f"{project}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"} | settings
+    command = [sys.executable, "-m", "training", *arguments]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("devices", ["1", "2"])
+def test_one_command_trains_where_nothing_but_torch_is_installed(devices: str, project: Path) -> None:
+    (project / "sitecustomize.py").write_text(BARE, encoding="utf-8")
+    done = run(project, "blood", "--until", "train_gan", VERISYNTH_DEVICES=devices)
+    assert done.returncode == 0, done.stderr
+    trained = Trained.load(project / "data" / "gans" / "blood" / "dcgan_ada" / "generator.pt")
+    assert trained.labels.names == ["long", "round"]
+    assert trained.generate(0, 0, 2).shape == (2, 32, 32, 3)
+    assert not list(project.glob("mlflow*"))
+
+
+def test_a_stage_that_fails_ends_the_command_in_its_words(project: Path) -> None:
+    done = run(project, "blood", "--from", "train_gan")
+    assert done.returncode == 1
+    assert "train_gan@blood-dcgan_ada: data/prepared/blood holds no prepared dataset" in done.stderr
+    unknown = run(project, "cats")
+    assert unknown.returncode == 1
+    assert unknown.stderr.startswith("training@cats: dataset: 'cats' is unknown; valid: ")
+
+
+def test_the_devices_asked_for_must_be_a_number(project: Path) -> None:
+    assert run(project, "blood", "--until", "prepare").returncode == 0
+    done = run(project, "blood", "--from", "train_gan", "--until", "train_gan", VERISYNTH_DEVICES="all")
+    assert done.returncode == 1
+    assert "VERISYNTH_DEVICES is 'all'; give the number of devices" in done.stderr
+
+
+def test_the_stages_are_those_of_the_graph_in_their_order() -> None:
+    configuration = params.load(ROOT / "params.yaml")
+    run = commands(configuration, "ihc", "prepare", "register")
+    stages = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    assert [command[0].removeprefix("training.stages.") for command in run] == stages
+    assert run[1] == ["training.stages.train_gan", "ihc", "dcgan_ada"]

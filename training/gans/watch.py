@@ -1,0 +1,110 @@
+"""Looks at a generator in training: what it makes of fixed noise, how good that is, and whether it has collapsed.
+
+A look leaves a sample grid and a row of `looks.jsonl`. The generator of the look with the lowest KID is kept.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from contracts.imaging import grid
+from training.gans.recipes import Trained
+
+SEED = 0
+SAMPLES = 256
+GRID_COUNT = 64
+GRID_COLUMNS = 8
+LOOKS_FILE = "looks.jsonl"
+GRIDS_FOLDER = "grids"
+COLLAPSED_DIVERSITY = 0.3
+"""Of the real images': samples that have differed more, and now differ this little, are one image in variations."""
+COLLAPSED_LOOKS = 2
+"""Consecutive looks below that; a single one may be a swing."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look found."""
+
+    images: int
+    """Training images seen."""
+    kid: float
+    """Mean over the weight-free spaces, against the validation split."""
+    diversity: float
+    """Of the samples, in units of the real training images' diversity."""
+
+
+@dataclass
+class Best:
+    """The look with the lowest KID and its generator's weights, on the CPU."""
+
+    look: Look
+    weights: dict[str, Tensor]
+
+
+def diversity(images: np.ndarray) -> float:
+    """Root mean square difference of two different images, in grey levels, over uint8 images [N, H, W, C]."""
+    return float(np.sqrt(2 * images.astype(np.float32).var(axis=0, ddof=1).mean()))
+
+
+class Watch:
+    """All looks of a training. `validate` maps generated uint8 images [N, H, W, C] to their KID."""
+
+    def __init__(self, work: Path, real: np.ndarray, validate: Callable[[np.ndarray], float]) -> None:
+        self.work, self.validate = work, validate
+        self.real_diversity = diversity(np.asarray(real[:: max(1, len(real) // SAMPLES)]))
+        self.latest = Look(0, float("inf"), 1.0)
+        self.best: Best | None = None
+        self.highest_diversity = 0.0
+        self.low = 0
+
+    def look(self, trained: Trained, images_seen: int, complete: bool = True) -> str | None:
+        """Look at a generator, which may be kept as the best if it is `complete`.
+
+        Returns the reason why training should end, or None.
+        """
+        samples = trained.generate(SEED, 0, SAMPLES)
+        _save_grid(samples[:GRID_COUNT], self.work / GRIDS_FOLDER / f"{images_seen:08d}.png")
+        found = Look(images_seen, self.validate(samples), diversity(samples) / self.real_diversity)
+        with (self.work / LOOKS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(found)) + "\n")
+        if complete and (self.best is None or found.kid < self.best.look.kid):
+            weights = {name: value.detach().cpu().clone() for name, value in trained.generator.state_dict().items()}
+            self.best = Best(found, weights)
+        self.latest = found
+        self.highest_diversity = max(self.highest_diversity, found.diversity)
+        fallen = found.diversity < COLLAPSED_DIVERSITY <= self.highest_diversity
+        self.low = self.low + 1 if fallen else 0
+        if self.low < COLLAPSED_LOOKS:
+            return None
+        return (
+            f"collapsed: {found.diversity:.2f} of the real images' diversity after {images_seen} images, "
+            f"below {COLLAPSED_DIVERSITY} for {self.low} looks"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        best = None if self.best is None else {"look": asdict(self.best.look), "weights": self.best.weights}
+        return {
+            "latest": asdict(self.latest),
+            "best": best,
+            "highest_diversity": self.highest_diversity,
+            "low": self.low,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        best = state["best"]
+        self.best = None if best is None else Best(Look(**best["look"]), best["weights"])
+        self.latest = Look(**state["latest"])
+        self.highest_diversity, self.low = state["highest_diversity"], state["low"]
+
+
+def _save_grid(samples: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = grid(samples, GRID_COLUMNS)
+    Image.fromarray(sheet[..., 0] if sheet.shape[2] == 1 else sheet).save(path)
