@@ -31,7 +31,11 @@ SMALL = {
         "ihc": {
             "prepare": {"size": 32, "tiles": {"side": 32, "stride": 24}},
             "train_gan": {"images": 800, "width": 4, "batch_size": 16},
-        }
+        },
+        "blood": {
+            "prepare": {"size": 32},
+            "train_gan": {"images": 800, "width": 4, "batch_size": 16},
+        },
     },
     "run": {"datasets": ["ihc"]},
 }
@@ -162,18 +166,36 @@ def test_figures_are_dvc_plots_and_numbers_dvc_metrics(clone: Clone, output: str
     assert "reports/evaluation/ihc/metrics.json" in json.dumps(numbers)
 
 
-def test_adding_a_dataset_re_runs_nothing_that_is_built(clone: Clone, output: str) -> None:
-    clone.change({"run": {"datasets": ["ihc", "retina"]}})
-    try:
-        changed = set(json.loads(clone.dvc("status", "--json")))
-    finally:
-        clone.change({"run": {"datasets": ["ihc"]}})
-    assert "prepare@retina" in changed
-    assert all("@retina" in stage for stage in changed)
+@pytest.fixture(scope="module")
+def labelled(clone: Clone, output: str) -> str:
+    """A second set, real details of two kinds in two folders, built after the first."""
+    for label, photograph in (("tissue", data.immunohistochemistry()), ("fundus", data.retina()[300:900, 300:900])):
+        folder = clone.folder / "data" / "raw" / "blood" / label
+        folder.mkdir(parents=True)
+        for number in range(48):
+            left, top = 32 * (number % 8), 32 * (number // 8)
+            (folder / f"{number}.png").write_bytes(encode_png(photograph[top : top + 32, left : left + 32]))
+    clone.change({"run": {"datasets": ["ihc", "blood"]}})
+    return clone.dvc("repro")
+
+
+def test_adding_a_dataset_re_runs_nothing_that_is_built(clone: Clone, labelled: str) -> None:
+    assert "Running stage 'prepare@blood'" in labelled
+    assert "@ihc" not in "".join(line for line in labelled.splitlines() if "Running stage" in line)
+
+
+def test_a_labelled_set_becomes_a_generator_that_is_asked_by_label(clone: Clone, labelled: str) -> None:
+    release = read_release(clone.folder / "models" / "blood")
+    assert release.labels == ["fundus", "tissue"]
+    assert release.label_shares == pytest.approx([0.5, 0.5], abs=0.1)
+    worth = release.manifest["metrics"]["generator"]["utility"]
+    assert set(worth["mixtures"]) == {"real", "real_and_synthetic", "synthetic"}
+    card = (clone.folder / "reports" / "registry" / "blood.md").read_text(encoding="utf-8")
+    assert "Worth of its images as training data" in card
 
 
 def test_the_service_answers_all_routes_on_what_was_built(
-    clone: Clone, output: str, tmp_path_factory: pytest.TempPathFactory
+    clone: Clone, labelled: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     home = tmp_path_factory.mktemp("pipeline-home")
     with serve(home, clone.folder / "models", VERISYNTH_WORKERS="1") as service, service.client() as client:
@@ -194,8 +216,17 @@ def test_the_service_answers_all_routes_on_what_was_built(
 
         photograph = data.immunohistochemistry()
         for pixels in (photograph, images[0]):
-            answer = client.post("/v1/authenticity", files={"image": ("image.png", encode_png(pixels), "image/png")})
+            upload = {"image": ("image.png", encode_png(pixels), "image/png"), "model": (None, "ihc")}
+            answer = client.post("/v1/authenticity", files=upload)
             assert answer.status_code == 200, answer.text
             assert answer.json()["model_version"] == version
+        assert "# Model card" in client.get("/v1/models/ihc/card").text
+
+        for wanted, labels in (({"label": "tissue"}, {1}), ({}, {0, 1}), ({"balance": "training"}, {0, 1})):
+            answer = client.post("/v1/generate", json={"model": "blood", "count": 16, "seed": 3} | wanted)
+            assert answer.status_code == 200, answer.text
+            with np.load(io.BytesIO(answer.content)) as arrays:
+                assert arrays["images"].shape == (16, 32, 32, 3)
+                assert set(arrays["labels"].tolist()) == labels
         metrics = client.get("/metrics").text
         assert 'verisynth_generated_images_total{model="ihc"} 5.0' in metrics

@@ -14,7 +14,7 @@ from training.gans.recipes import Trained
 
 BARE = """
 import sys
-for name in ("mlflow", "dvc", "bentoml", "onnx", "onnxruntime"):
+for name in ("mlflow", "dvc", "bentoml", "onnx", "onnxruntime", "matplotlib", "starlette"):
     sys.modules[name] = None
 """
 

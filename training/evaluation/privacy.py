@@ -9,6 +9,7 @@ Authenticity: Alaa et al., "How Faithful is your Synthetic Data?", ICML 2022.
 Membership inference from samples alone: Chen et al., "GAN-Leaks", CCS 2020.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -58,14 +59,14 @@ class Neighbours:
         """Images nearer to one training image than `distance`, and far nearer to it than to its like.
 
         The ratio is that of Carlini et al.: an image that is merely smooth or usual is about as near to 50 training
-        images as to one. The distance, the median of held-out real images, keeps out what is rare but no copy,
-        such as the border of the camera's field. Equal means let no change of brightness hide a copy.
+        images as to one. The distance, see `near_duplicate_distance`, keeps out what is rare but no copy, such as the
+        border of the camera's field. Equal means let no change of brightness hide a copy.
 
-        Tried on seven sets of bioimages, the rule found all copies 3 grey levels brighter, with noise of 2 grey levels
-        or after JPEG of quality 75 in five; 94 % and more on a fundus whose faintest details reach not much above that
-        noise; 91 % and more where one detail in twenty was blank. It took 6 of 4,257 held-out real images, all of the
-        last set. Half the 1st percentile of held-out distances alone found, in these two sets, at most 40 % of the
-        brighter and of the JPEG copies.
+        Both limits were settled on six sets of bioimages, with copies 3 grey levels brighter, with noise of 2 grey
+        levels, and after JPEG of quality 75. The rule finds all of them in five sets; on a fundus with details hardly
+        above that noise, 96 % of the noisy ones. It takes none of 2,216 held-out real images; but among details of
+        dark fields with one nucleus or none it takes 11 of 1,206 and misses up to 7 % of the copies, blank ones most.
+        Half the 1st percentile of held-out distances alone found none of the brighter copies in two of the sets.
         """
         return int(((self.shape_distances < distance) & (self.ratios < NEAR_DUPLICATE_RATIO)).sum())
 
@@ -94,6 +95,14 @@ def nearest(images: np.ndarray, train: np.ndarray, flips: list[str]) -> Neighbou
         shape_distances.append(near[:, 0])
         ratios.append(near[:, 0] / near.mean(1))
     return Neighbours(*(torch.cat(parts).numpy() for parts in (rows, distances, shape_distances, ratios)))
+
+
+def near_duplicate_distance(held_out: Neighbours) -> float:
+    """Two thirds of the median shape distance of held-out real images, in grey levels.
+
+    No low percentile: where a few held-out images are blank, that is a distance which no copy stays below.
+    """
+    return float(np.median(held_out.shape_distances)) * 2 / 3
 
 
 def nearest_of_other_groups(train: np.ndarray, groups: np.ndarray, flips: list[str]) -> np.ndarray:
@@ -190,7 +199,7 @@ def report(
     neighbours, unseen = nearest(fakes, train, flips), nearest(held_out, train, flips)
     train_distances = nearest_of_other_groups(train, train_groups, flips)
     fake_median, held_out_median = float(np.median(neighbours.distances)), float(np.median(unseen.distances))
-    near = float(np.median(unseen.shape_distances))
+    near = near_duplicate_distance(unseen)
     numbers = {
         "samples": len(fakes),
         "nearest_training_neighbour": {
@@ -204,6 +213,8 @@ def report(
         "exact_copies": neighbours.exact_copies,
         "near_duplicates": neighbours.near_duplicates(near),
         "near_duplicate_distance": near,
+        "held_out_images": len(held_out),
+        "held_out_exact_copies": unseen.exact_copies,
         "held_out_near_duplicates": unseen.near_duplicates(near),
         "authenticity": {
             "fake": authenticity(neighbours, train_distances),
@@ -217,20 +228,31 @@ def report(
 
 
 def checks(report: dict[str, Any], maximum_near_duplicates: int, maximum_membership_auc: float) -> list[Check]:
-    """What a model must meet, judged on the numbers of `report`."""
+    """What a model must meet, judged on the numbers of `report`.
+
+    Held-out real images are no copies: the share of them that counts as such, where fields are nearly empty, is the
+    share of false alarms, and as many samples may be.
+    """
     samples, exact, near = report["samples"], report["exact_copies"], report["near_duplicates"]
+    false_exact, false_near = (
+        math.ceil(samples * report[name] / report["held_out_images"])
+        for name in ("held_out_exact_copies", "held_out_near_duplicates")
+    )
     auc, share = report["membership_inference"]["auc"], report["authenticity"]
     low, high = auc["low"], auc["high"]
     least = share["held_out"] - AUTHENTICITY_MARGIN
     return [
         Check(
-            "exact_copies", exact == 0, f"{exact} of {samples} samples are exact copies of training images; 0 may be."
+            "exact_copies",
+            exact <= false_exact,
+            f"{exact} of {samples} samples are exact copies of training images; {false_exact} may be.",
         ),
         Check(
             "near_duplicates",
-            near <= maximum_near_duplicates,
-            f"{near} of {samples} samples are near-duplicates of training images; {maximum_near_duplicates} may be; "
-            f"by the same rule {report['held_out_near_duplicates']} held-out real images are.",
+            near <= maximum_near_duplicates + false_near,
+            f"{near} of {samples} samples are near-duplicates of training images; "
+            f"{maximum_near_duplicates + false_near} may be; by the same rule {report['held_out_near_duplicates']} of "
+            f"{report['held_out_images']} held-out real images are.",
         ),
         Check(
             "membership_inference",

@@ -2,6 +2,9 @@
 
 The changes keep medical content plausible: a shift by up to an eighth of the side (borders mirrored), brightness,
 contrast, a grey square of a quarter of the side. No turns, no colours.
+
+Besides, every image always moves by up to two pixels: the strides of a discriminator that stand on the same pixels all
+the time let the generator draw their grid.
 """
 
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 LARGEST_SHIFT = 1 / 8
 CUTOUT_SIDE = 1 / 4
+JITTER_PIXELS = 2
 BRIGHTNESS = 0.2
 """In units of the images' range [-1, 1]."""
 CONTRAST = 0.25
@@ -19,7 +23,10 @@ MEMORY = 0.9
 
 
 class AdaptiveAugmentation(nn.Module):
-    """Images float [N, C, H, W] in [-1, 1] to changed ones; every change hits each image with `probability`."""
+    """Images float [N, C, H, W] in [-1, 1] to changed ones; every change hits each image with `probability`.
+
+    The jitter of two pixels hits all.
+    """
 
     probability: Tensor
     real_sign: Tensor
@@ -31,10 +38,12 @@ class AdaptiveAugmentation(nn.Module):
         self.register_buffer("real_sign", torch.tensor(TARGET))
 
     def forward(self, images: Tensor, stream: torch.Generator) -> Tensor:
-        draws = torch.rand(10, len(images), generator=stream, device=images.device)
+        draws = torch.rand(12, len(images), generator=stream, device=images.device)
         chosen = (draws[:4] < self.probability).to(images.dtype)
         signed = draws[4:] * 2 - 1
-        images = shifted(images, signed[0] * chosen[0] * LARGEST_SHIFT, signed[1] * chosen[0] * LARGEST_SHIFT)
+        jitter = (draws[10:] * (2 * JITTER_PIXELS + 1)).floor() - JITTER_PIXELS
+        down, across = signed[:2] * chosen[0] * LARGEST_SHIFT * images.shape[2] + jitter
+        images = shifted(images, down.round().long(), across.round().long())
         images = images + _per_image(signed[2] * chosen[1] * BRIGHTNESS)
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images = (images - mean) * _per_image(1 + signed[3] * chosen[2] * CONTRAST) + mean
@@ -49,19 +58,19 @@ class AdaptiveAugmentation(nn.Module):
 
 
 def shifted(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Images [N, C, H, W] moved by whole pixels, borders mirrored; `down` and `across` [N] in shares of the side.
+    """Images [N, C, H, W] moved by `down` and `across` pixels, int64 [N], borders mirrored.
 
     As products with permutation-like matrices: exact, and unlike a gather its gradient is deterministic on a GPU.
     """
-    rows, columns = (_shift_matrix(share, side) for share, side in ((down, images.shape[2]), (across, images.shape[3])))
+    rows, columns = (_shift_matrix(shift, images.shape[2]) for shift in (down, across))
     moved: Tensor = rows[:, None].to(images.dtype) @ images @ columns[:, None].to(images.dtype).transpose(2, 3)
     return moved.contiguous(memory_format=torch.channels_last)
 
 
-def _shift_matrix(share: Tensor, side: int) -> Tensor:
+def _shift_matrix(shift: Tensor, side: int) -> Tensor:
     """[N, side, side]: row i has its one where pixel i comes from."""
-    position = torch.arange(side, device=share.device)
-    source = (position - (share * side).round().long()[:, None]).abs()
+    position = torch.arange(side, device=shift.device)
+    source = (position - shift[:, None]).abs()
     source = torch.where(source >= side, 2 * (side - 1) - source, source)
     return (source[:, :, None] == position).float()
 

@@ -4,10 +4,11 @@ Strided convolutions down, transposed convolutions up, batch normalisation every
 generator's output and the discriminator's input, ReLU in the generator, LeakyReLU(0.2) in the
 discriminator, tanh at the end, weights from normal(0, 0.02), the non-saturating GAN loss.
 
-With labels, the generator reads an embedding beside the latent, and the discriminator has a second
-head whose logit is a projection onto another (Miyato and Koyama, ICLR 2018). On small sets such a pair
-makes every label collapse to one image. So training begins without labels, they gain their weight in
-the middle of it, and the first head goes on judging images alone (Shahbazi et al., ICLR 2022, arXiv 2201.06578).
+With labels, the generator reads an embedding beside the latent, and the discriminator learns to name
+the label of real images, which the generator is asked to let it name (Odena et al., ICML 2017). A
+generator that reads labels collapses to one image of each on small sets, for the labels alone are variety
+enough. So labels enter late (after Shahbazi et al., ICLR 2022, arXiv 2201.06578), and the images of a label
+must differ as much as real ones do (after Yang et al., ICLR 2019, arXiv 1901.09024).
 """
 
 import itertools
@@ -26,13 +27,24 @@ WIDEST = 8
 EMBEDDING_SIZE = 32
 CONDITIONING = (0.3, 0.6)
 """Shares of the training between which the weight of labels rises from 0 to 1."""
+LABEL_LOSS = 0.2
+"""Weight of naming the label beside looking real, in the generator's loss."""
+VARIETY_LOSS = 4.0
+"""Weight of the share that is missing of the real images' variety."""
+VARIETY_SIDE = 16
+"""Variety is judged at this size: grain is none."""
+MEMORY = 0.98
+"""Share of the real images' variety that is kept from one step to the next: a batch holds few pairs of a label."""
 
 
 class Dcgan(Gan):
     """Generator, discriminator and their losses for square images of 32 to 256 pixels; conditional with `classes`."""
 
+    real_variety: Tensor
+
     def __init__(self, image: ImageSpec, settings: Recipe, classes: int) -> None:
         super().__init__()
+        self.register_buffer("real_variety", torch.zeros(()))
         self.generator: Generator = Generator(image, settings.latent_size, settings.width, classes)
         self.discriminator: Discriminator = Discriminator(image, settings.width, classes)
         self.apply(_initialise)
@@ -50,28 +62,48 @@ class Dcgan(Gan):
         self.generator.label_weight.fill_(weight)
         return weight == 1.0
 
-    def weighted(self, losses: Tensor) -> Tensor:
-        """The mean of losses [heads, N], the head that reads labels with their present weight."""
-        alone, *labelled = losses.float().mean(dim=1)
-        weighted: Tensor = alone + self.generator.label_weight * labelled[0] if labelled else alone
-        return weighted
-
     def discriminator_loss(
         self, real: Tensor, fake: Tensor, label: Tensor | None, stream: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Binary cross-entropy of real images against detached fakes; real and fake batches apart."""
-        real_logits = self.discriminator(self.shown(real, stream), label).float()
-        fake_logits = self.discriminator(self.shown(fake.detach(), stream), label).float()
-        loss = self.weighted(F.softplus(-real_logits)) + self.weighted(F.softplus(fake_logits))
-        return loss, {
-            "real_probability": real_logits[0].detach().sigmoid().mean(),
-            "fake_probability": fake_logits[0].detach().sigmoid().mean(),
-            "real_sign": real_logits[0].detach().sign().mean(),
+        """Binary cross-entropy of real images against detached fakes, the batches apart; of real labels, as a sum."""
+        real_logits, named = self.discriminator(self.shown(real, stream))
+        fake_logits, _ = self.discriminator(self.shown(fake.detach(), stream))
+        loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        numbers = {
+            "real_probability": real_logits.detach().sigmoid().mean(),
+            "fake_probability": fake_logits.detach().sigmoid().mean(),
+            "real_sign": real_logits.detach().sign().mean(),
         }
+        if label is not None:
+            label_loss = F.cross_entropy(named, label)
+            loss, numbers["label_loss"] = loss + label_loss, label_loss.detach()
+            numbers["real_variety"] = variety(real, label)
+        return loss, numbers
 
     def generator_loss(self, fake: Tensor, label: Tensor | None, stream: torch.Generator) -> Tensor:
-        """The non-saturating loss of fakes."""
-        return self.weighted(F.softplus(-self.discriminator(self.shown(fake, stream), label).float()))
+        """The non-saturating loss of fakes; of labelled ones also that of their labels and of their variety."""
+        logits, named = self.discriminator(self.shown(fake, stream))
+        loss = F.softplus(-logits).mean()
+        if label is None:
+            return loss
+        missing = F.relu(1 - variety(fake, label) / (self.real_variety + 1e-6))
+        label_loss = LABEL_LOSS * F.cross_entropy(named, label) + VARIETY_LOSS * missing
+        return loss + self.generator.label_weight * label_loss
+
+    def adapt(self, numbers: dict[str, Tensor], images: int) -> None:  # noqa: ARG002
+        """Keep in mind how much real images of a label differ."""
+        if "real_variety" in numbers:
+            found, known = numbers["real_variety"], self.real_variety
+            kept = torch.where(known > 0, torch.lerp(found, known, MEMORY), found)
+            known.copy_(torch.where(found > 0, kept, known))
+
+
+def variety(images: Tensor, label: Tensor) -> Tensor:
+    """Mean absolute difference of two images of the same label, in [-1, 1] units, over float [N, C, H, W]; or 0."""
+    coarse = F.avg_pool2d(images.float(), images.shape[2] // VARIETY_SIDE).flatten(1)
+    pairs = (label[:, None] == label).triu(1).float()
+    differences = (coarse[:, None] - coarse).abs().mean(dim=2)
+    return (differences * pairs).sum() / pairs.sum().clamp(min=1)
 
 
 class Generator(nn.Module):
@@ -107,10 +139,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images float [N, C, H, W] in [-1, 1] and labels int64 [N] to logits [heads, N], positive for real.
-
-    The first head judges images alone; the second, where there are labels, the image as one of its label.
-    """
+    """Images float [N, C, H, W] in [-1, 1] to logits float32: [N], positive for real, and [N, classes] of labels."""
 
     def __init__(self, image: ImageSpec, width: int, classes: int = 0) -> None:
         super().__init__()
@@ -123,16 +152,11 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
-        self.heads = nn.Conv2d(channels[-1], 2 if classes else 1, 4, 1, 0)
-        self.projection = nn.Embedding(classes, channels[-1]) if classes else None
+        self.head = nn.Conv2d(channels[-1], 1 + classes, 4, 1, 0)
 
-    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
-        content = self.layers(images)
-        alone, *labelled = self.heads(content).flatten(1).unbind(1)
-        if self.projection is None:
-            return torch.stack([alone])
-        fitting = (self.projection(label) * content.mean(dim=(2, 3))).sum(dim=1)
-        return torch.stack([alone, labelled[0] + fitting])
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.head(self.layers(images)).flatten(1).float()
+        return outputs[:, 0], outputs[:, 1:]
 
 
 def _channels(size: int, width: int) -> list[int]:
@@ -147,5 +171,3 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
-    elif isinstance(module, Discriminator) and module.projection is not None:
-        nn.init.normal_(module.projection.weight, 0.0, 0.02)

@@ -31,5 +31,6 @@ class DcganAda(Dcgan):
 
     def adapt(self, numbers: dict[str, Tensor], images: int) -> None:
         """Move the probability by the sign of the discriminator's verdicts on real images."""
+        super().adapt(numbers, images)
         self.augmentation.adapt(numbers["real_sign"], images)
         numbers["augmentation_probability"] = self.augmentation.probability.clone()

@@ -22,7 +22,7 @@ GRID_COUNT = 64
 GRID_COLUMNS = 8
 LOOKS_FILE = "looks.jsonl"
 GRIDS_FOLDER = "grids"
-COLLAPSED_DIVERSITY = 0.3
+COLLAPSED_DIVERSITY = 0.2
 """Of the real images': samples that have differed more, and now differ this little, are one image in variations."""
 COLLAPSED_LOOKS = 2
 """Consecutive looks below that; a single one may be a swing."""

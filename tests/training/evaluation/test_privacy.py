@@ -46,7 +46,7 @@ COPIES: dict[str, corruptions.Corruption] = {
 @pytest.fixture(scope="module")
 def near() -> float:
     """The distance below which an image can be a near-duplicate."""
-    return float(np.median(privacy.nearest(HELD_OUT, TRAIN, BOTH).shape_distances))
+    return privacy.near_duplicate_distance(privacy.nearest(HELD_OUT, TRAIN, BOTH))
 
 
 def report(fakes: np.ndarray) -> tuple[dict[str, Any], privacy.Neighbours]:
@@ -80,6 +80,7 @@ def test_ratios_are_of_the_nearest_to_the_mean_of_fifty_at_equal_brightness() ->
     found = privacy.nearest(HELD_OUT, TRAIN, flips=[])
     np.testing.assert_allclose(found.shape_distances, pairs[:, 0], rtol=1e-3)
     np.testing.assert_allclose(found.ratios, pairs[:, 0] / pairs[:, :50].mean(1), rtol=1e-3)
+    assert privacy.near_duplicate_distance(found) == pytest.approx(np.median(pairs[:, 0]) * 2 / 3, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -246,3 +247,12 @@ def test_the_limits_themselves_pass(fresh: dict[str, Any]) -> None:
     }
     assert [check.passed for check in privacy.checks(limits, 5, 0.6)] == [True] * 4
     assert [check.passed for check in privacy.checks(limits, 4, 0.59)] == [True, False, False, True]
+
+
+def test_as_many_samples_as_held_out_images_may_look_like_copies(fresh: dict[str, Any]) -> None:
+    held_out = fresh["held_out_images"]
+    empty_fields = fresh | {"held_out_near_duplicates": 1, "held_out_exact_copies": 1}
+    allowed = -(-fresh["samples"] // held_out)
+    for count, passed in ((allowed, True), (allowed + 1, False)):
+        found = privacy.checks(empty_fields | {"near_duplicates": count, "exact_copies": count}, 0, 0.6)
+        assert [check.passed for check in found[:2]] == [passed, passed]

@@ -16,11 +16,14 @@ def ada() -> DcganAda:
     return gan
 
 
-def test_it_starts_as_plain_dcgan() -> None:
+def test_it_starts_as_plain_dcgan_on_images_moved_a_little() -> None:
     plain, own = recipes.build("dcgan", ImageSpec(32, 1), DCGAN, seed=0), ada()
     real, fake = torch.rand(4, 1, 32, 32), torch.rand(4, 1, 32, 32)
+    draws = stream()
+    moved = [own.augmentation(images, draws) for images in (real, fake)]
+    assert not torch.equal(moved[0], real)
     torch.testing.assert_close(
-        own.discriminator_loss(real, fake, None, stream())[0], plain.discriminator_loss(real, fake, None, stream())[0]
+        own.discriminator_loss(real, fake, None, stream())[0], plain.discriminator_loss(*moved, None, stream())[0]
     )
 
 

@@ -76,7 +76,7 @@ def test_training_changes_the_generator_and_leaves_stats_looks_and_grids(unbroke
     assert [row["images"] for row in rows] == [40, 80, 120, 160]
     assert set(rows[0]) == {
         *("images", "discriminator_loss", "generator_loss", "augmentation_probability"),
-        *("real_probability", "fake_probability", "real_sign"),
+        *("real_probability", "fake_probability", "real_sign", "label_loss", "real_variety"),
     }
     assert rows[-1]["augmentation_probability"] > 0
     looks = [json.loads(line) for line in (work / watch.LOOKS_FILE).read_text().splitlines()]
@@ -126,6 +126,7 @@ def test_a_collapse_ends_the_training_with_the_best_generator_before(
             return super().generator_loss(*arguments)
 
     monkeypatch.setitem(recipes.RECIPES, "dcgan", Collapsing)
+    monkeypatch.setattr(watch, "COLLAPSED_DIVERSITY", 0.35)
     grey = np.full((32, 32, 32, 3), 120, dtype=np.uint8) + np.arange(32, dtype=np.uint8)[:, None, None, None] // 16
     settings = changed(DCGAN, learning_rate=2e-3)
     training = dataclasses.replace(
