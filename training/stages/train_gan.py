@@ -8,6 +8,7 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def train_gan(dataset: str, recipe: str) -> None:
         record.write(out)
         run.finish(out)
     shutil.rmtree(work)
+    print(f"train_gan@{dataset}-{recipe} took {time.process_time() / 60:.1f} minutes of CPU time", file=sys.stderr)
     if outcome.ended != loop.AS_PLANNED:
         print(
             f"train_gan@{dataset}-{recipe} ended early: {outcome.ended}. Kept is the generator after "
