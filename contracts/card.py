@@ -164,7 +164,8 @@ def _privacy(privacy: dict[str, Any], found: Numbers) -> list[str]:
     if "authenticity" in found:
         share = found["authenticity"]
         facts.append(
-            "Authenticity (share of images farther from their nearest training image than that from its own nearest): "
+            "Authenticity (share of images farther from their nearest training image than that is from its own nearest "
+            "of another group): "
             f"{_percent(share['fake'])} of generated images, {_percent(share['held_out'])} of held-out real ones."
         )
     if "nearest_training_neighbour" in found:
@@ -262,7 +263,7 @@ def _method(metrics: Numbers) -> list[str]:
         difference = metrics["export_difference"]
         facts.append(
             f"The ONNX graphs differ from the trained networks by at most {difference['generator_grey_levels']:g} of "
-            f"255 grey levels, and {difference['detector']:.1e} of probability."
+            f"255 grey levels, and {difference['detector']:.1e} in the detector's outputs."
         )
     return [_list(facts)]
 

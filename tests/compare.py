@@ -70,7 +70,7 @@ def trained_for(
 
 
 def measured(trained: Trained, real: dict[str, PreparedSplit], neighbours: int, flips: list[str]) -> dict[str, Any]:
-    """KID per weight-free space and its mean, recall and coverage, and authenticity; on held-out images."""
+    """KID, recall and coverage per weight-free space, against held-out images; the distance to training ones."""
     train, test = (np.asarray(real[split].images) for split in ("train", "test"))
     fakes = trained.generate(SAMPLE_SEED, 0, SAMPLES)
     numbers: dict[str, Any] = {}

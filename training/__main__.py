@@ -1,13 +1,15 @@
 """The stages of one dataset, one after the other, without DVC: for a machine that has little more than a GPU.
 
     python -m training ihc                      # all of them
-    python -m training ihc --until train_gan    # train, and take data/gans/ihc home
+    python -m training ihc --until train_gan    # train there; with data/gans/ihc brought home:
+    python -m training ihc --from sample        # the rest, where there is no GPU
 
 What `dvc repro` adds is that finished stages are not run again. Without mlflow installed nothing is tracked.
 VERISYNTH_DEVICES=2 trains on two GPUs.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -29,6 +31,23 @@ def commands(configuration: Params, dataset: str, first: str, last: str) -> list
     ]
 
 
+def run(command: list[str]) -> int:
+    """The exit status of a stage in a process of its own: with several GPUs it starts itself again for each.
+
+    Ctrl-C reaches the stage from the terminal, SIGTERM through us; we wait until it has saved what it has.
+    """
+    process = subprocess.Popen([sys.executable, "-m", *command])  # noqa: S603 - our own modules
+    previous = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+    }
+    try:
+        return process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
@@ -39,8 +58,7 @@ def main() -> None:
         configuration = params.load()
         configuration.dataset(arguments.dataset)
         for command in commands(configuration, arguments.dataset, arguments.first, arguments.last):
-            # A process each: several GPUs start the stage again per GPU, and memory is given back.
-            status = subprocess.run([sys.executable, "-m", *command], check=False).returncode  # noqa: S603 - our own
+            status = run(command)
             if status:
                 sys.exit(status)
 

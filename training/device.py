@@ -22,8 +22,11 @@ def launch() -> Fabric:
         VerisynthError: for a number of devices that is none.
     """
     text = os.environ.get(DEVICES, "1")
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise VerisynthError(f"{DEVICES} is {text!r}; give the number of devices to train on, 1 or more")
+    gpus = torch.cuda.device_count()
+    if gpus and int(text) > gpus:
+        raise VerisynthError(f"{DEVICES} is {text}, and this machine has {gpus} GPUs; give that many at most")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     cuda = torch.cuda.is_available()

@@ -38,6 +38,7 @@ class TrainGan:
 
     def __post_init__(self) -> None:
         at_least("images", self.images, 1)
+        at_least("seed", self.seed, 0)
         for flip in self.flips:
             one_of("flips", flip, FLIPS)
 
@@ -93,6 +94,7 @@ class Sample:
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
             at_least(name, getattr(self, name), 16)
+        at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class TrainDetector:
     def __post_init__(self) -> None:
         for name in ("epochs", "width", "maximum_training_images"):
             at_least(name, getattr(self, name), 1)
-        at_least("corrupted_copies", self.corrupted_copies, 0)
+        for name in ("corrupted_copies", "seed"):
+            at_least(name, getattr(self, name), 0)
         at_least("batch_size", self.batch_size, 2)
         if not 0 < self.error_share < 0.5:
             raise ParamsError(f"error_share {self.error_share} must be above 0 and below 0.5")
@@ -145,6 +148,7 @@ class Evaluate:
     def __post_init__(self) -> None:
         for name in ("bootstrap_rounds", "neighbours", "encoder_images"):
             at_least(name, getattr(self, name), 1)
+        at_least("seed", self.seed, 0)
         at_least("jackknife_blocks", self.jackknife_blocks, 4)
         at_least("privacy_samples", self.privacy_samples, 16)
 

@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,22 @@ def test_the_stages_are_those_of_the_graph_in_their_order() -> None:
     stages = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
     assert [command[0].removeprefix("training.stages.") for command in run] == stages
     assert run[1] == ["training.stages.train_gan", "ihc", "dcgan_ada"]
+
+
+def test_ctrl_c_lets_the_training_save_what_it_has(project: Path) -> None:
+    document = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    document["datasets"]["blood"]["train_gan"]["images"] = 1_000_000
+    (project / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "training", "blood", "--until", "train_gan"]
+    running = subprocess.Popen(
+        command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    stats = project / "checkpoints" / "blood-dcgan_ada" / "stats.jsonl"
+    while not stats.is_file() and running.poll() is None:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, told = running.communicate(timeout=120)
+    assert running.returncode == 130, told
+    assert "all kept in checkpoints/blood-dcgan_ada; go on with" in told
+    assert (project / "checkpoints" / "blood-dcgan_ada" / "checkpoint.pt").is_file()

@@ -60,7 +60,7 @@ class AdaptiveAugmentation(nn.Module):
 def shifted(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Images [N, C, H, W] moved by `down` and `across` pixels, int64 [N], borders mirrored.
 
-    As products with permutation-like matrices: exact, and unlike a gather its gradient is deterministic on a GPU.
+    As products with matrices of zeros and ones: unlike a gather's, its gradient is deterministic on a GPU.
     """
     rows, columns = (_shift_matrix(shift, images.shape[2]) for shift in (down, across))
     moved: Tensor = rows[:, None].to(images.dtype) @ images @ columns[:, None].to(images.dtype).transpose(2, 3)

@@ -76,7 +76,7 @@ class Batches:
         flipped = torch.rand(len(FLIPS), len(rows), generator=stream, device=self.device)[:, share] < 0.5
         label = None if self.labels is None else torch.from_numpy(self.labels[rows[share]]).to(self.device)
         if self.processes > 1:
-            stream.manual_seed(_stream_seed(self.seed, iteration, self.process))
+            stream.manual_seed(_stream_seed(self.seed, iteration, self.process + 1))
         return Batch(self._real(rows[share], flipped), label, latent, stream)
 
     def _real(self, rows: np.ndarray, flipped: Tensor) -> Tensor:

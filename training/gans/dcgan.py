@@ -77,7 +77,7 @@ class Dcgan(Gan):
         if label is not None:
             label_loss = F.cross_entropy(named, label)
             loss, numbers["label_loss"] = loss + label_loss, label_loss.detach()
-            numbers["real_variety"] = variety(real, label)
+            numbers["real_difference"], numbers["real_pairs"] = differences(real, label)
         return loss, numbers
 
     def generator_loss(self, fake: Tensor, label: Tensor | None, stream: torch.Generator) -> Tensor:
@@ -86,24 +86,29 @@ class Dcgan(Gan):
         loss = F.softplus(-logits).mean()
         if label is None:
             return loss
-        missing = F.relu(1 - variety(fake, label) / (self.real_variety + 1e-6))
+        difference, pairs = differences(fake, label)
+        missing = F.relu(1 - difference / pairs.clamp(min=1) / (self.real_variety + 1e-6))
         label_loss = LABEL_LOSS * F.cross_entropy(named, label) + VARIETY_LOSS * missing
         return loss + self.generator.label_weight * label_loss
 
     def adapt(self, numbers: dict[str, Tensor], images: int) -> None:  # noqa: ARG002
         """Keep in mind how much real images of a label differ."""
-        if "real_variety" in numbers:
-            found, known = numbers["real_variety"], self.real_variety
+        if "real_pairs" in numbers:
+            pairs, known = numbers["real_pairs"], self.real_variety
+            found = numbers["real_difference"] / torch.where(pairs > 0, pairs, torch.ones_like(pairs))
             kept = torch.where(known > 0, torch.lerp(found, known, MEMORY), found)
-            known.copy_(torch.where(found > 0, kept, known))
+            known.copy_(torch.where(pairs > 0, kept, known))
 
 
-def variety(images: Tensor, label: Tensor) -> Tensor:
-    """Mean absolute difference of two images of the same label, in [-1, 1] units, over float [N, C, H, W]; or 0."""
+def differences(images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over pairs of images of the same label of their mean absolute difference, in [-1, 1] units, and the pairs.
+
+    Their ratio is the variety of float [N, C, H, W]; apart, they can be averaged over processes.
+    """
     coarse = F.avg_pool2d(images.float(), images.shape[2] // VARIETY_SIDE).flatten(1)
     pairs = (label[:, None] == label).triu(1).float()
-    differences = (coarse[:, None] - coarse).abs().mean(dim=2)
-    return (differences * pairs).sum() / pairs.sum().clamp(min=1)
+    difference = (coarse[:, None] - coarse).abs().mean(dim=2)
+    return (difference * pairs).sum(), pairs.sum()
 
 
 class Generator(nn.Module):

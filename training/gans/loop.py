@@ -31,6 +31,8 @@ Told = TypeVar("Told")
 
 STATS_FILE = "stats.jsonl"
 AS_PLANNED = "as planned"
+ASKING_ITERATIONS = 20
+"""Of several processes each asks the first one that often whether to stop: asking makes a GPU wait."""
 NORMALISATION_BATCHES = 24
 NORMALISATION_BATCH_SIZE = 64
 
@@ -109,7 +111,7 @@ def train(
     With several processes all of them train; the first one looks, logs, writes and returns, the others return None.
 
     Raises:
-        TrainingError: when a loss is no longer finite and there is no earlier generator to keep.
+        TrainingError: when the training must end and there is no earlier generator to keep.
         KeyboardInterrupt: after the checkpoint is written.
     """
     settings, options = training.settings, training.dataset
@@ -170,7 +172,10 @@ def train(
 
     def kept(ended: str, images_seen: int) -> Outcome:
         if watch.best is None:
-            raise TrainingError(f"{ended}; no earlier generator can be kept: lower `learning_rate`")
+            raise TrainingError(
+                f"{ended}; there is no look before that whose generator could be kept: lower `learning_rate`"
+                + (", or set `conditional` to false: labels had not their full weight" if training.labels.names else "")
+            )
         trained, look = current(), watch.latest
         if settings.keep == "best" or ended != AS_PLANNED:
             trained.generator.load_state_dict(watch.best.weights)
@@ -188,7 +193,7 @@ def train(
     ):
         for iteration in range(start, training.iterations):
             batch = batches(iteration)
-            complete = gan.advance(iteration / training.iterations)
+            complete = gan.advance(iteration / training.iterations) or iteration + 1 == training.iterations
 
             # Discriminator, then generator, on the same fakes
             with fabric.autocast():
@@ -245,13 +250,16 @@ def train(
                 break
 
             # Keep
-            stops = _told(fabric, stop.requested)
+            asks = fabric.world_size == 1 or logs or iteration % ASKING_ITERATIONS == 0
+            stops = asks and _told(fabric, stop.requested)
             due = stops or time.monotonic() - saved_at >= settings.checkpoint_every_seconds
             if fabric.is_global_zero and due and not _not_finite(interval.means(), images_seen):
                 state = {name: part.state_dict() for name, part in stateful.items()}
                 state |= {"iteration": iteration + 1, "interval": asdict(interval)}
                 checkpoints.save(work, state)
                 saved_at = time.monotonic()
+            if stops and not fabric.is_global_zero:
+                return None  # quietly: the first process is killed with what it saves when another one fails
             if stops:
                 raise KeyboardInterrupt(f"stopped after {images_seen} of {total} images, all kept in {work}")
     return kept(ended or AS_PLANNED, images_seen) if fabric.is_global_zero else None

@@ -35,8 +35,9 @@ def evaluate(dataset: str) -> None:
     configuration = params.load()
     settings, names = configuration.evaluate, configuration.run.recipes
     info = prepared.read_dataset(folders.prepared(dataset))
+    sections = {"utility": asdict(configuration.utility), "gate": asdict(configuration.gate)}
     record = tracking.Record(
-        "evaluate", dataset, dataset, asdict(settings) | {"recipes": names}, tracking.lineage(info)
+        "evaluate", dataset, dataset, asdict(settings) | sections | {"recipes": names}, tracking.lineage(info)
     )
     out = folders.evaluation(dataset)
     shutil.rmtree(out, ignore_errors=True)

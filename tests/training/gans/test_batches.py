@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from training.gans.batches import Batches, BatchOrder
+from training.gans.batches import Batches, BatchOrder, _stream_seed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(21) % 3
@@ -53,4 +53,6 @@ def test_processes_share_the_very_batch_that_one_would_take() -> None:
         assert torch.equal(part.real, whole.real[process::2])
         assert torch.equal(part.label, whole.label[process::2])
         assert torch.equal(part.latent, whole.latent[process::2])
-    assert not torch.equal(torch.rand(3, generator=parts[0].stream), torch.rand(3, generator=parts[1].stream))
+    drawn = [torch.rand(3, generator=part.stream).tolist() for part in parts]
+    shared = torch.Generator().manual_seed(_stream_seed(0, 4))
+    assert len({tuple(draws) for draws in [*drawn, torch.rand(3, generator=shared).tolist()]}) == 3

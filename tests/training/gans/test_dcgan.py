@@ -6,7 +6,7 @@ from torch import nn
 from contracts.imaging import ImageSpec
 from tests.training.gans.small import DCGAN
 from training.gans import recipes
-from training.gans.dcgan import LABEL_LOSS, VARIETY_LOSS, Dcgan, variety
+from training.gans.dcgan import LABEL_LOSS, VARIETY_LOSS, Dcgan, differences
 
 STREAM = torch.Generator()
 
@@ -114,15 +114,20 @@ def test_labels_gain_their_weight_in_the_middle_of_the_training() -> None:
     assert dcgan(32, 1).advance(0.0)
 
 
+def variety(images: torch.Tensor, label: torch.Tensor) -> float:
+    difference, pairs = differences(images, label)
+    return float(difference / pairs)
+
+
 def test_variety_is_the_mean_difference_of_pairs_of_a_label_without_their_grain() -> None:
     levels = torch.tensor([0.0, 0.5, -0.5, 0.9, 0.1])
     label = torch.tensor([0, 0, 1, 0, 1])
     images = levels[:, None, None, None].expand(-1, 1, 32, 32)
     grain = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16) * torch.tensor([1, -1, 1, -1, 1])[:, None, None]
     expected = (0.5 + 0.9 + 0.4 + 0.6) / 4
-    assert float(variety(images, label)) == pytest.approx(expected)
-    assert float(variety(images + 0.3 * grain[:, None], label)) == pytest.approx(expected, abs=1e-6)
-    assert float(variety(images, torch.arange(5))) == 0
+    assert variety(images, label) == pytest.approx(expected)
+    assert variety(images + 0.3 * grain[:, None], label) == pytest.approx(expected, abs=1e-6)
+    assert [float(value) for value in differences(images, torch.arange(5))] == [0, 0]
 
 
 def test_images_of_a_label_that_differ_too_little_are_driven_apart_until_they_differ_as_real_ones() -> None:

@@ -76,7 +76,7 @@ def test_training_changes_the_generator_and_leaves_stats_looks_and_grids(unbroke
     assert [row["images"] for row in rows] == [40, 80, 120, 160]
     assert set(rows[0]) == {
         *("images", "discriminator_loss", "generator_loss", "augmentation_probability"),
-        *("real_probability", "fake_probability", "real_sign", "label_loss", "real_variety"),
+        *("real_probability", "fake_probability", "real_sign", "label_loss", "real_difference", "real_pairs"),
     }
     assert rows[-1]["augmentation_probability"] > 0
     looks = [json.loads(line) for line in (work / watch.LOOKS_FILE).read_text().splitlines()]
@@ -185,7 +185,9 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path, unbroken
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(tmp_path: Path) -> None:
     wild = dataclasses.replace(TRAINING, settings=changed(DCGAN_ADA, learning_rate=1e30))
-    with pytest.raises(loop.TrainingError, match=r"is (nan|inf) after 40 images; no earlier .* lower `learning_rate`"):
+    with pytest.raises(
+        loop.TrainingError, match=r"is (nan|inf) after 40 images; there is no look .* lower `learning_rate`"
+    ):
         train(tmp_path, ignore, wild)
     assert not (tmp_path / loop.STATS_FILE).exists()
 
@@ -243,21 +245,25 @@ def test_a_conditional_generator_learns_what_belongs_to_each_label(tmp_path: Pat
 
 
 PROGRAM = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 import torch
 from tests.training.gans import test_loop
+from training.border import border
 work, interrupted_at = Path(sys.argv[1]), int(sys.argv[2])
 def log(numbers, images):
-    if images == interrupted_at:
-        os.kill(os.getpid(), test_loop.signal.SIGINT)
-try:
+    if images == interrupted_at and "generator_loss" in numbers:
+        os.kill(os.getpid(), signal.SIGINT)
+def kept(gan):
+    torch.save(gan.generator.embedding.weight, work / f"embedding_{os.environ.get('LOCAL_RANK', 0)}.pt")
+with border("train_gan", "test"):
+    build = test_loop.recipes.build
+    built = []
+    test_loop.recipes.build = lambda *arguments: built.append(build(*arguments)) or built[-1]
     outcome = test_loop.train(work, log)
-except KeyboardInterrupt:
-    print("stopped")
-else:
+    kept(built[0])
     if outcome is not None:
-        test_loop.torch.save(outcome.trained.generator.state_dict(), work / "weights.pt")
+        torch.save(outcome.trained.generator.state_dict(), work / "weights.pt")
 """
 
 
@@ -267,18 +273,19 @@ def test_two_processes_train_one_generator_and_go_on_where_they_stopped(interrup
     program.write_text(PROGRAM, encoding="utf-8")
     environment = os.environ | {device.DEVICES: "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
-    def run() -> str:
+    def run(interrupted_at: int, status: int) -> str:
         command = [sys.executable, str(program), str(work), str(interrupted_at)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == status, done.stderr
+        return done.stderr
 
     if interrupted_at:
-        assert "stopped" in run()
-        interrupted_at = 0
-    run()
+        assert "stopped after 80 of 160 images, all kept in" in run(interrupted_at, status=130)
+    run(0, status=0)
     found = torch.load(work / "weights.pt", weights_only=True)
     assert all(torch.isfinite(value).all() for value in found.values())
+    first, second = (torch.load(work / f"embedding_{process}.pt", weights_only=True) for process in range(2))
+    assert torch.equal(first, second)
     rows = [json.loads(line) for line in (work / loop.STATS_FILE).read_text().splitlines()]
     assert [row["images"] for row in rows] == [40, 80, 120, 160]
     assert len(list((work / watch.GRIDS_FOLDER).iterdir())) == 3
