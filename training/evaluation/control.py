@@ -7,8 +7,8 @@ from torch import nn
 from contracts.errors import VerisynthError
 from contracts.imaging import decode, encode_png
 from training.detectors.detector import judge
+from training.gans.graph import GeneratorGraph
 from training.pixels import tensor, to_signed_unit
-from training.releases.onnx_export import GeneratorGraph
 
 
 class ControlError(VerisynthError):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from contracts.errors import VerisynthError
 from training.detectors.detector import Detector
-from training.pixels import quantise
+from training.gans.graph import GeneratorGraph
 
 BATCH_SIZES = (1, 3, 8)
 GENERATOR_TOLERANCE_LEVELS = 1
@@ -24,21 +24,6 @@ DETECTOR_TOLERANCE = 1e-3
 
 class ExportError(VerisynthError):
     """A graph that does not do what its original does."""
-
-
-class GeneratorGraph(nn.Module):
-    """latent float32 [N, Z], and label int64 [N] of a conditional generator, to image uint8 [N, H, W, C].
-
-    The generator with the one quantiser behind it.
-    """
-
-    def __init__(self, generator: nn.Module) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
-        inputs = (latent,) if label is None else (latent, label)
-        return quantise(self.generator(*inputs).permute(0, 2, 3, 1))
 
 
 def export_generator(generator: nn.Module, latent_size: int, conditional: bool, path: Path) -> None:
