@@ -13,7 +13,9 @@ from contracts.errors import VerisynthError
 
 @contextmanager
 def border(
-    stage: str, cell: str | None = None, go_on: str = "`make repro` (or `dvc repro`); finished stages are kept"
+    stage: str,
+    cell: str | None = None,
+    go_on: str = "`make repro`, `dvc repro` or the same command; finished stages are kept",
 ) -> Iterator[None]:
     """End the process in words where the work inside cannot go on.
 
