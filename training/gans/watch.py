@@ -1,6 +1,6 @@
 """Looks at a generator in training: what it makes of fixed noise, how good that is, and whether it has collapsed.
 
-A look leaves a sample grid and a row of `looks.jsonl`. The generator of the look with the lowest KID is kept.
+A look leaves a sample grid, a row of `looks.jsonl` and a snapshot of the generator. The generator of the look with the lowest KID is kept.
 """
 
 import json
@@ -22,6 +22,7 @@ GRID_COUNT = 64
 GRID_COLUMNS = 8
 LOOKS_FILE = "looks.jsonl"
 GRIDS_FOLDER = "grids"
+SNAPSHOTS_FOLDER = "snapshots"
 COLLAPSED_DIVERSITY = 0.2
 """Of the real images': samples that have differed more, and now differ this little, are one image in variations."""
 COLLAPSED_LOOKS = 2
@@ -71,6 +72,9 @@ class Watch:
         """
         samples = trained.generate(SEED, 0, SAMPLES)
         _save_grid(samples[:GRID_COUNT], self.work / GRIDS_FOLDER / f"{images_seen:08d}.png")
+        snapshot = self.work / SNAPSHOTS_FOLDER / f"{images_seen:08d}.pt"
+        snapshot.parent.mkdir(parents=True, exist_ok=True)
+        trained.save(snapshot)
         found = Look(images_seen, self.validate(samples), diversity(samples) / self.real_diversity)
         with (self.work / LOOKS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(found)) + "\n")

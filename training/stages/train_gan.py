@@ -1,6 +1,7 @@
 """Stage train_gan@D-R: train a recipe on a prepared dataset.  python -m training.stages.train_gan D R
 
-Leaves `generator.pt`, `metrics.json`, `stats.jsonl`, `looks.jsonl` and `grids/`. A stopped training goes on from its
+Leaves `generator.pt`, `metrics.json`, `stats.jsonl`, `looks.jsonl`, and of every look a grid in `grids/` and the
+generator in `snapshots/`. A stopped training goes on from its
 checkpoint. VERISYNTH_DEVICES=2 trains on two GPUs.
 """
 
@@ -72,7 +73,8 @@ def _write(outcome: loop.Outcome, work: Path, out: Path) -> None:
     outcome.trained.save(out / recipes.GENERATOR_FILE)
     for name in (loop.STATS_FILE, watch.LOOKS_FILE):
         shutil.copy(work / name, out)
-    shutil.copytree(work / watch.GRIDS_FOLDER, out / watch.GRIDS_FOLDER)
+    for folder in (watch.GRIDS_FOLDER, watch.SNAPSHOTS_FOLDER):
+        shutil.copytree(work / folder, out / folder)
     numbers = {
         "images_seen": outcome.images_seen,
         "kept_at_images": outcome.kept_at_images,
