@@ -47,7 +47,16 @@ class Dcgan(Gan):
         self.register_buffer("real_variety", torch.zeros(()))
         self.generator: Generator = Generator(image, settings.latent_size, settings.width, classes)
         self.discriminator: Discriminator = Discriminator(image, settings.width, classes)
-        self.apply(_initialise)
+        self.apply(self.initialise)
+
+    @staticmethod
+    def initialise(module: nn.Module) -> None:
+        """The paper's weights: normal(0, 0.02), those of batch norms about 1."""
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+            nn.init.zeros_(module.bias)
 
     def shown(self, images: Tensor, stream: torch.Generator) -> Tensor:  # noqa: ARG002 - for recipes built on this one
         """Images as the discriminator gets to see them."""
@@ -118,7 +127,7 @@ class Generator(nn.Module):
 
     def __init__(self, image: ImageSpec, latent_size: int, width: int, classes: int = 0) -> None:
         super().__init__()
-        channels = _channels(image.size, width)[::-1]
+        channels = channels_by_depth(image.size, width)[::-1]
         self.embedding = nn.Embedding(classes, EMBEDDING_SIZE) if classes else None
         self.register_buffer("label_weight", torch.ones(()))
         inputs = latent_size + (EMBEDDING_SIZE if classes else 0)
@@ -148,7 +157,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, image: ImageSpec, width: int, classes: int = 0) -> None:
         super().__init__()
-        channels = _channels(image.size, width)
+        channels = channels_by_depth(image.size, width)
         layers: list[nn.Module] = [nn.Conv2d(image.channels, channels[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         for narrow, wide in itertools.pairwise(channels):
             layers += [
@@ -164,15 +173,7 @@ class Discriminator(nn.Module):
         return outputs[:, 0], outputs[:, 1:]
 
 
-def _channels(size: int, width: int) -> list[int]:
+def channels_by_depth(size: int, width: int) -> list[int]:
     """Channels from the finest layer (half the image's size) to the coarsest (4 x 4)."""
     depth = int(math.log2(size)) - 2
     return [width * min(2**level, WIDEST) for level in range(depth)]
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)

@@ -15,11 +15,16 @@ from contracts import latents
 from contracts.imaging import ImageSpec, quantise
 from training.gans.dcgan import Dcgan
 from training.gans.dcgan_ada import DcganAda
+from training.gans.dcgan_resize import DcganResize
 from training.gans.gan import Gan
 from training.params import Recipe
 from training.reading import ParamsError
 
-RECIPES: dict[str, Callable[[ImageSpec, Recipe, int], Gan]] = {"dcgan": Dcgan, "dcgan_ada": DcganAda}
+RECIPES: dict[str, Callable[[ImageSpec, Recipe, int], Gan]] = {
+    "dcgan": Dcgan,
+    "dcgan_ada": DcganAda,
+    "dcgan_resize": DcganResize,
+}
 
 GENERATOR_FILE = "generator.pt"
 SAMPLE_BATCH = 64

@@ -1,6 +1,7 @@
 """Looks at a generator in training: what it makes of fixed noise, how good that is, and whether it has collapsed.
 
-A look leaves a sample grid, a row of `looks.jsonl` and a snapshot of the generator. The generator of the look with the lowest KID is kept.
+A look leaves a sample grid, a row of `looks.jsonl` and a snapshot of the generator. The generator of the look with the
+lowest KID is kept.
 """
 
 import json

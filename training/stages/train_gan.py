@@ -1,8 +1,7 @@
 """Stage train_gan@D-R: train a recipe on a prepared dataset.  python -m training.stages.train_gan D R
 
 Leaves `generator.pt`, `metrics.json`, `stats.jsonl`, `looks.jsonl`, and of every look a grid in `grids/` and the
-generator in `snapshots/`. A stopped training goes on from its
-checkpoint. VERISYNTH_DEVICES=2 trains on two GPUs.
+generator in `snapshots/`. A stopped training goes on from its checkpoint. VERISYNTH_DEVICES=2 trains on two GPUs.
 """
 
 import argparse
