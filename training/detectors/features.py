@@ -66,7 +66,7 @@ class PowerSpectrum(nn.Module):
         _constant(self, "rings", rings / rings.sum(0))
 
     def forward(self, images: Tensor) -> Tensor:
-        blocks = _blocks(_luminance(images), self.block)
+        blocks = _blocks(luminance(images), self.block)
         blocks = (blocks - blocks.mean(dim=(2, 3), keepdim=True)) * self.window
         left, right = self.cosines @ blocks, self.sines @ blocks
         real = left @ self.cosines - right @ self.sines
@@ -94,7 +94,7 @@ class CosineBands(nn.Module):
         _constant(self, "bands", bands / bands.sum(0))
 
     def forward(self, images: Tensor) -> Tensor:
-        blocks = _blocks(_luminance(images), self.block)
+        blocks = _blocks(luminance(images), self.block)
         coefficients = self.transform @ blocks @ self.transform.T
         logarithms = torch.log(coefficients.abs() + LOGARITHM_FLOOR).mean(dim=1)
         return logarithms.flatten(1) @ self.bands
@@ -189,7 +189,7 @@ class LocalBinaryPatterns(nn.Module):
         return torch.stack(shares, dim=2).flatten(1)
 
 
-def _luminance(images: Tensor) -> Tensor:
+def luminance(images: Tensor) -> Tensor:
     """[N, C, H, W] to [N, H, W] (ITU-R 601)."""
     if images.shape[1] == 1:
         return images[:, 0]
