@@ -31,6 +31,7 @@ WORTH = {"balanced_accuracy": "Balanced accuracy", "auc": "AUC"}
 DETECTION = {
     "auc": "AUC (area under the ROC curve)",
     "equal_error_rate": "Equal error rate",
+    "tpr_at_0.1_percent_fpr": "Share of generated images found at 0.1 % false alarms",
     "tpr_at_1_percent_fpr": "Share of generated images found at 1 % false alarms",
     "calibration_error": "Calibration error",
     "brier_score": "Brier score",
@@ -226,18 +227,49 @@ def _gain(measure: str, gain: Numbers) -> str:
 
 def _detector(detector: dict[str, Any], found: Numbers) -> list[str]:
     limits = detector["thresholds"]
-    after = found.get("auc_after", {})
     facts = [
         f"Kind: {_plain(detector['kind'])}.",
         f"Verdicts: real at or below a probability of {limits['real']:g}, synthetic at or above "
         f"{limits['synthetic']:g}, uncertain between; out of scope below a typicality of {limits['typicality']:g}.",
-        "It knows the generators it was trained on: images of others may pass for real.",
     ]
-    if after:
-        altered = ", ".join(f"{_plain(name)} {area:.3f}" for name, area in sorted(after.items()))
+    if "promise" in detector:
+        promise = detector["promise"]
+        facts.append(
+            f"Of real images like the {promise['held_out_images']:,} held-out ones, at most "
+            f"{_percent(promise['false_alarm_share'])} are called synthetic on average (split conformal prediction)."
+        )
+    if "auc_after" in found:
+        altered = ", ".join(f"{_plain(name)} {area:.3f}" for name, area in sorted(found["auc_after"].items()))
         facts.append(f"AUC on altered images: {altered}.")
-    rows = [[title, _value(found, name)] for name, title in DETECTION.items() if name in found]
-    return [_list(facts), _table(["Measure", "On held-out images"], rows)]
+    attacked = found.get("attacked", {})
+    if "pgd" in attacked:
+        facts.append(_attacked(attacked["pgd"]))
+    unseen = found.get("unseen", {}).get("generators", {})
+    columns = {"Known generators": found} | {f"{_plain(name)}, never seen": unseen[name] for name in sorted(unseen)}
+    rows = [
+        [title, *(_value(numbers, name) for numbers in columns.values())]
+        for name, title in DETECTION.items()
+        if name in found
+    ]
+    return [
+        _list(facts),
+        _table(["Measure, on held-out images", *columns], rows),
+        "A generator is never seen where the detector was trained without any of its images: what to expect of the "
+        "next one."
+        if unseen
+        else "It knows the generators it was trained on: images of others may pass for real.",
+    ]
+
+
+def _attacked(by_budget: Numbers) -> str:
+    shares = [
+        f"{_percent(found['synthetic_as_real']['called_real'])} at {budget.removeprefix('epsilon_')}"
+        for budget, found in sorted(by_budget.items())
+    ]
+    return (
+        "It withstands no attacker who knows it: share of generated images that are called real after projected "
+        f"gradient descent, by the grey levels that a pixel may change: {', '.join(shares)}."
+    )
 
 
 def _method(metrics: Numbers) -> list[str]:

@@ -16,7 +16,6 @@ ALWAYS = ("bad_request", "method_not_allowed", "body_too_large", "internal_error
 INFERENCE = (
     "unknown_model",
     "invalid_request",
-    "model_required",
     "not_ready",
     "overloaded",
     "model_refused",
@@ -113,7 +112,7 @@ SCHEMAS: dict[str, Any] = {
             "image",
         ],
         "properties": {
-            "model": {"type": "string"},
+            "model": {"type": "string", "description": "The model that answers."},
             "model_version": {"type": "string"},
             "verdict": {"type": "string", "enum": list(VERDICTS)},
             "synthetic_probability": {"$ref": "#/components/schemas/Share"},
@@ -128,7 +127,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "evidence": {
                 "type": "object",
-                "required": ["detector", "typicality", "provenance"],
+                "required": ["detector", "typicality", "typicalities", "provenance"],
                 "properties": {
                     "detector": {
                         "type": "object",
@@ -146,6 +145,14 @@ SCHEMAS: dict[str, Any] = {
                     "typicality": {
                         "type": "number",
                         "description": "How much the image is like the training images at all; 0: unlike any.",
+                    },
+                    "typicalities": {
+                        "type": "object",
+                        "additionalProperties": {"type": "number"},
+                        "description": (
+                            "Typicality by every model that looked at the image: the one named, or all. A percentile "
+                            "among the model's own held-out images, so that those of several models can be compared."
+                        ),
                     },
                     "provenance": {
                         "type": "null",
@@ -251,7 +258,7 @@ def _generate() -> dict[str, Any]:
                 "content": {form.media_type: binary for form in FORMATS.values()},
             }
         }
-        | _errors(*INFERENCE, "malformed_json", "unsupported_media_type", "unknown_label"),
+        | _errors(*INFERENCE, "model_required", "malformed_json", "unsupported_media_type", "unknown_label"),
     }
 
 
@@ -259,6 +266,11 @@ def _authenticity() -> dict[str, Any]:
     return {
         "operationId": "authenticity",
         "summary": "Is this image real?",
+        "description": (
+            "Without `model`, every model looks at the image, and the one whose kind of image it is answers: "
+            "that with the highest typicality among those for which the image is not out of scope. Where it is out of "
+            "scope for all, the one with the highest typicality says so. The time it takes grows with the models."
+        ),
         "requestBody": {
             "required": True,
             "content": {
@@ -275,7 +287,7 @@ def _authenticity() -> dict[str, Any]:
                             },
                             "model": {
                                 "type": "string",
-                                "description": "May be left out where exactly one model is served.",
+                                "description": "Left out: the model whose kind of image it is.",
                             },
                         },
                     }

@@ -9,7 +9,7 @@ import logging
 import math
 import reprlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -35,7 +35,7 @@ from serving.formats import FORMATS, Origin
 from serving.openapi import document
 from serving.refusals import Refusal
 from serving.requests import GenerateRequest, read_authenticity, read_generate
-from serving.runtime import BATCH_SIZE, EQUAL, Catalogue, Judgement, Model, ModelError, Samples
+from serving.runtime import BATCH_SIZE, EQUAL, Catalogue, Judgement, Look, Model, ModelError, Samples, nearest
 from serving.settings import Settings
 
 SMALLEST_BATCH = 8
@@ -128,46 +128,60 @@ class Endpoints:
         return Response(body, media_type=form.media_type, headers=headers)
 
     async def authenticity(self, request: Request) -> Response:
-        """A verdict on one uploaded image, with its evidence."""
+        """A verdict on one uploaded image, with its evidence, by the model named or the one whose kind of image it is.
+
+        Without a name every model looks at the image once; only the answering model's look is counted.
+        """
         async with self._admitted():
             wanted = await read_authenticity(request)
-            model = self._model(wanted.model)
-            decoded, judgement, digest = await self._in_thread(lambda: self._judge(model, wanted.image))
+            models = self._models(wanted.model)
+            decoded, digest = await self._in_thread(lambda: self._decode(wanted.image))
+            timed = await self._side_by_side([functools.partial(_look, model, decoded.pixels) for model in models])
+            looks = [look for look, _ in timed]
+            chosen = nearest(models, looks)
+            model = models[chosen]
+            judgement = await self._in_thread(lambda: model.conclude(looks[chosen]))
+        self.metrics.inference_seconds.labels(model.name, "judge").observe(timed[chosen][1])
+        typicalities = {model.name: look.typicality for model, look in zip(models, looks, strict=True)}
         # The client need not wait for what its image adds to counts and drift.
         after = BackgroundTask(self._record, model, judgement)
-        return JSONResponse(_verdict(model, decoded, judgement, digest), background=after)
+        return JSONResponse(_verdict(model, decoded, judgement, typicalities, digest), background=after)
 
     async def _batches(self, model: Model, seed: int, wanted: GenerateRequest) -> list[Samples]:
-        """All images asked for, in batches side by side; a timed-out request ends after the batches in hand."""
+        """All images asked for, in batches side by side."""
         batch = min(BATCH_SIZE, max(SMALLEST_BATCH, math.ceil(wanted.count / self.settings.threads)))
-        starts = range(0, wanted.count, batch)
-        parts: dict[int, Samples] = {}
+        return await self._side_by_side(
+            [
+                functools.partial(self._generate, model, seed, start, min(batch, wanted.count - start), wanted)
+                for start in range(0, wanted.count, batch)
+            ]
+        )
 
-        async def run(start: int) -> None:
-            count = min(batch, wanted.count - start)
-            parts[start] = await self._in_thread(lambda: self._generate(model, seed, start, count, wanted))
+    async def _side_by_side(self, calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
+        """The answers of all calls, in order, each made in a thread; a timed-out request ends after those in hand."""
+        answers: dict[int, Answer] = {}
+
+        async def run(position: int, call: Callable[[], Answer]) -> None:
+            answers[position] = await self._in_thread(call)
 
         try:
             async with anyio.create_task_group() as group:
-                for start in starts:
-                    group.start_soon(run, start)
+                for position, call in enumerate(calls):
+                    group.start_soon(run, position, call)
         except* Refusal as refused:
             raise refused.exceptions[0] from None
-        return [parts[start] for start in starts]
+        return [answers[position] for position in range(len(calls))]
 
     def _generate(self, model: Model, seed: int, start: int, count: int, wanted: GenerateRequest) -> Samples:
         with self.metrics.inference_seconds.labels(model.name, "generate").time():
             return model.generate(seed, start, count, wanted.truncation, wanted.label, wanted.balance or EQUAL)
 
-    def _judge(self, model: Model, data: bytes) -> tuple[DecodedImage, Judgement, str]:
+    def _decode(self, data: bytes) -> tuple[DecodedImage, str]:
         try:
             decoded = decode(data, self.settings.decode_limits)
         except ImageError as error:
             raise Refusal(error.code, str(error)) from error
-        started = perf_counter()
-        judgement = model.judge(decoded.pixels)
-        self.metrics.inference_seconds.labels(model.name, "judge").observe(perf_counter() - started)
-        return decoded, judgement, hashlib.sha256(data).hexdigest()
+        return decoded, hashlib.sha256(data).hexdigest()
 
     async def _record(self, model: Model, judgement: Judgement) -> None:
         self.metrics.authenticity_checks.labels(model.name, judgement.verdict).inc()
@@ -177,6 +191,12 @@ class Endpoints:
         if window.due:
             for feature, index in window.drift().items():
                 self.metrics.input_drift.labels(model.name, feature).set(index)
+
+    def _models(self, name: str | None) -> list[Model]:
+        """The model named, or all."""
+        if name is None and self.catalogue.models:
+            return list(self.catalogue.models.values())
+        return [self._model(name)]
 
     def _model(self, name: str | None) -> Model:
         models, refused = self.catalogue.models, self.catalogue.refused
@@ -245,7 +265,16 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-def _verdict(model: Model, decoded: DecodedImage, judgement: Judgement, digest: str) -> dict[str, Any]:
+def _look(model: Model, pixels: np.ndarray) -> tuple[Look, float]:
+    """A model's look, and the seconds it took."""
+    started = perf_counter()
+    look = model.look(pixels)
+    return look, perf_counter() - started
+
+
+def _verdict(
+    model: Model, decoded: DecodedImage, judgement: Judgement, typicalities: dict[str, float], digest: str
+) -> dict[str, Any]:
     thresholds = model.release.thresholds
     height, width = decoded.pixels.shape[:2]
     return {
@@ -265,6 +294,7 @@ def _verdict(model: Model, decoded: DecodedImage, judgement: Judgement, digest: 
                 "heatmap": None if judgement.heatmap is None else _rounded(judgement.heatmap),
             },
             "typicality": judgement.typicality,
+            "typicalities": typicalities,
             "provenance": None,
         },
         "image": {"format": decoded.format, "width": width, "height": height, "sha256": digest},

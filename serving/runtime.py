@@ -3,9 +3,12 @@
 catalogue = Catalogue.load(Path("models"))
 samples = catalogue.models["ihc"].generate(seed=7, start=0, count=16)
 judgement = catalogue.models["ihc"].judge(decode(data).pixels)
+
+Where nobody says whose kind of image it is, all models `look`, and `nearest` says which of them concludes.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +70,19 @@ class Judgement:
     typicality: float
     tiles: np.ndarray
     heatmap: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """A detector's raw answer for one image: `tiles` uint8 [K, H, W, C], and of each the tensors of the graph.
+
+    `typicality` is the mean over the tiles, a finite number; the others are not checked before `Model.conclude`.
+    """
+
+    typicality: float
+    tiles: np.ndarray
+    probabilities: np.ndarray
+    heatmaps: np.ndarray
 
 
 class ModelError(Exception):
@@ -161,19 +177,41 @@ class Model:
         Raises:
             ModelError: when the graph cannot be run or answers with no number.
         """
+        return self.conclude(self.look(pixels))
+
+    def look(self, pixels: np.ndarray) -> Look:
+        """Run the detector once on an image, uint8 [H, W, 1 or 3] of any size.
+
+        All outputs are fetched: ONNX Runtime computes the whole graph for any of them.
+
+        Raises:
+            ModelError: when the graph cannot be run or its typicality is no number.
+        """
         tiles = fit(pixels, self.release.image)
         outputs = self._run(self._detector, ["synthetic_probability", "typicality", "heatmap"], {"image": tiles})
-        probability = _combined_probability(outputs["synthetic_probability"])
         typicality = float(outputs["typicality"].mean(dtype=np.float64))
-        if not (np.isfinite(probability) and np.isfinite(typicality) and np.isfinite(outputs["heatmap"]).all()):
-            raise ModelError(f"the detector of {self.name!r} answered with no number")
+        self._check_numbers(np.array(typicality))
+        return Look(typicality, tiles, outputs["synthetic_probability"], outputs["heatmap"])
+
+    def conclude(self, look: Look) -> Judgement:
+        """The judgement that follows from this model's look.
+
+        Raises:
+            ModelError: when the look holds what is no number.
+        """
+        probability = _combined_probability(look.probabilities)
+        self._check_numbers(np.array(probability), look.heatmaps)
         return Judgement(
-            verdict=self.release.thresholds.verdict(probability, typicality),
+            verdict=self.release.thresholds.verdict(probability, look.typicality),
             synthetic_probability=probability,
-            typicality=typicality,
-            tiles=tiles,
-            heatmap=outputs["heatmap"][0] if len(tiles) == 1 else None,
+            typicality=look.typicality,
+            tiles=look.tiles,
+            heatmap=look.heatmaps[0] if len(look.tiles) == 1 else None,
         )
+
+    def _check_numbers(self, *answers: np.ndarray) -> None:
+        if not all(np.isfinite(answer).all() for answer in answers):
+            raise ModelError(f"the detector of {self.name!r} answered with no number")
 
     def _labels(self, seed: int, start: int, count: int, label: str | None, balance: str) -> np.ndarray | None:
         names = self.release.labels
@@ -256,6 +294,20 @@ class Catalogue:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
             return f"every release in {self.folder} was refused: {reasons}"
         return f"there is no model in {self.folder}; make one with `dvc repro`, then start the service again"
+
+
+def nearest(models: Sequence[Model], looks: Sequence[Look]) -> int:
+    """Position of the model whose kind of image it is, after each has looked at the image.
+
+    The highest typicality among those at or above the model's own threshold, so that none that calls the image out of
+    scope is preferred to one that does not; else the highest of all. The first of equal ones.
+    """
+
+    def rank(position: int) -> tuple[bool, float]:
+        typicality = looks[position].typicality
+        return typicality >= models[position].release.thresholds.typicality, typicality
+
+    return max(range(len(models)), key=rank)
 
 
 def _session(path: Path, require_gpu: bool) -> onnxruntime.InferenceSession:

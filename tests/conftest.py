@@ -4,9 +4,14 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from tests.releases import write_small_release
 from tests.services import Service, serve
+
+# A busy machine is no fault of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SETTINGS = {
     "VERISYNTH_WORKERS": "2",

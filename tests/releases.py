@@ -28,18 +28,22 @@ def write_small_release(
     tile_side: int | None = None,
     broken_probability: bool = False,
     failed_checks: tuple[str, ...] = (),
+    typical_contrast: float = 20,
+    typicality_threshold: float = 0.02,
 ) -> Release:
     """A whole, valid release in `folder`, its name the folder's.
 
     `broken_probability` makes a detector that answers NaN for images brighter than 200 on average; `failed_checks`
-    are those of `PRIVACY_CHECKS` that the manifest says have failed. Earlier labels have greater shares.
+    are those of `PRIVACY_CHECKS` that the manifest says have failed. Earlier labels have greater shares. Typicality is
+    the mean deviation in grey levels over `typical_contrast`, at most 1.
     """
     with tempfile.TemporaryDirectory() as scratch:
         sources = {name: Path(scratch) / name for name in (GENERATOR, DETECTOR, REFERENCE)}
         onnx.save(generator(size, channels, bool(labels), masks), sources[GENERATOR])
-        onnx.save(detector(size, channels, broken_probability), sources[DETECTOR])
+        onnx.save(detector(size, channels, broken_probability, typical_contrast), sources[DETECTOR])
         Reference.of(real_images(40, size, channels)).write(sources[REFERENCE])
         document = manifest(folder.name, size, channels, labels, masks, tile_side, failed_checks)
+        document["detector"]["thresholds"]["typicality"] = typicality_threshold
         return write_release(folder, sources, document)
 
 
@@ -154,14 +158,16 @@ def generator(size: int, channels: int, conditional: bool, masks: bool) -> onnx.
     return _model(nodes, inputs, outputs, constants)
 
 
-def detector(size: int, channels: int, broken_probability: bool = False) -> onnx.ModelProto:
+def detector(
+    size: int, channels: int, broken_probability: bool = False, typical_contrast: float = 20
+) -> onnx.ModelProto:
     """sigmoid((mean - 128) / 20); typicality from the contrast; heatmap: mean brightness of a 4 x 4 grid."""
     constants = {
         "middle": np.float32(128),
         "width": np.float32(20),
         "nothing": np.float32(0),
         "unit": np.float32(1),
-        "much": np.float32(20),
+        "much": np.float32(typical_contrast),
         "limit": np.float32(200),
         "axes": np.array([1, 2, 3], dtype=np.int64),
         "channel": np.array([1], dtype=np.int64),

@@ -22,8 +22,8 @@ from tests.services import ROOT, serve
 
 SMALL = {
     "recipes": {"dcgan_ada": {"width": 4, "batch_size": 16, "look_every_images": 400, "log_every_images": 80}},
-    "sample": {"train": 48, "validation": 40, "test": 40},
-    "train_detector": {"corrupted_copies": 1, "epochs": 2, "width": 4, "batch_size": 16},
+    "sample": {"train": 48, "validation": 40, "test": 40, "variants": 24},
+    "train_detector": {"corrupted_copies": 1, "epochs": 2, "width": 4, "batch_size": 16, "forger_images": 128},
     "evaluate": {"bootstrap_rounds": 20, "jackknife_blocks": 4, "encoder_images": 256, "privacy_samples": 64},
     "utility": {"seeds": 2, "images": 64, "width": 4, "batch_size": 16},
     "gate": {"maximum_near_duplicates": 64, "maximum_membership_auc": 1.0},
@@ -116,11 +116,14 @@ def test_every_stage_runs_and_the_release_is_whole(clone: Clone, output: str) ->
     figures = clone.folder / "reports" / "evaluation" / "ihc" / "figures"
     assert {path.stem for path in figures.iterdir()} == {
         "closest_pairs_dcgan_ada",
+        "heatmaps",
         "latent_walk_dcgan_ada",
         "looks",
         "losses",
         "real_beside_synthetic",
         "reliability",
+        "reliability_unseen",
+        "robustness",
         "roc",
     }
 

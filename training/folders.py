@@ -24,12 +24,21 @@ def samples(dataset: str, recipe: str) -> Path:
     return Path("data/samples") / dataset / recipe
 
 
+def variants(dataset: str, recipe: str) -> Path:
+    """Among a recipe's samples for training detectors: those of earlier snapshots and of truncated latents."""
+    return samples(dataset, recipe) / "train_variants.npy"
+
+
 def detectors(dataset: str) -> Path:
     return Path("data/detectors") / dataset
 
 
 def evaluation(dataset: str) -> Path:
     return Path("reports/evaluation") / dataset
+
+
+def study(dataset: str) -> Path:
+    return Path("reports/study") / dataset
 
 
 def candidate(dataset: str) -> Path:

@@ -19,6 +19,8 @@ from training.data.params import Prepare
 from training.reading import ParamsError, at_least, one_of, read, share
 
 FLIPS = ("horizontal", "vertical")
+MINIMUM_STUDIED_IMAGES = 50
+"""Of each class; from fewer nothing can be said."""
 KEEP = ("best", "last")
 
 
@@ -89,10 +91,12 @@ class Sample:
     train: int
     validation: int
     test: int
+    variants: int
+    """Besides, for the training of detectors: images of earlier snapshots and of truncated latents."""
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("train", "validation", "test"):
+        for name in ("train", "validation", "test", "variants"):
             at_least(name, getattr(self, name), 16)
         at_least("seed", self.seed, 0)
 
@@ -112,13 +116,15 @@ class TrainDetector:
     batch_size: int
     learning_rate: float
     error_share: float
-    """Share of held-out real images that may be called synthetic, and of synthetic ones called real."""
+    """Share of real images that may be called synthetic, and of unknown generators' images that may be called real."""
     maximum_training_images: int
-    """Training images of each class are thinned to this number."""
+    """Real training images are thinned to this number, and so are those of all generators together."""
+    forger_images: int
+    """Images shown, repeats counted, to each autoencoder that forges real images."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "width", "maximum_training_images"):
+        for name in ("epochs", "width", "maximum_training_images", "forger_images"):
             at_least(name, getattr(self, name), 1)
         for name in ("corrupted_copies", "seed"):
             at_least(name, getattr(self, name), 0)
@@ -176,6 +182,28 @@ class Utility:
 
 
 @dataclass(frozen=True)
+class Study:
+    """Classical models telling real from generated images over a GAN's training."""
+
+    images: int
+    """Real images are thinned to this number; as many are generated at every look."""
+    epochs: int
+    """Looks per recipe that are studied: evenly spread, the first and the last among them."""
+    folds: int
+    """Folds of the cross-validation; fewer where the real images have fewer groups."""
+    bootstrap_rounds: int
+    """Resamples behind each confidence interval."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("images", self.images, MINIMUM_STUDIED_IMAGES)
+        at_least("folds", self.folds, 2)
+        for name in ("epochs", "bootstrap_rounds"):
+            at_least(name, getattr(self, name), 1)
+        at_least("seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
 class Gate:
     """What a new release must not fall short of to take the champion's place."""
 
@@ -221,6 +249,8 @@ class Run:
 
     datasets: list[str]
     recipes: list[str]
+    studies: list[str] = field(default_factory=list)
+    """Those of the datasets whose generators are studied too, see `Study`."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +264,7 @@ class Params:
     train_detector: TrainDetector
     evaluate: Evaluate
     utility: Utility
+    study: Study
     gate: Gate
 
     def __post_init__(self) -> None:
@@ -252,6 +283,8 @@ class Params:
                 raise ParamsError(f"dataset name {name!r} must be lower-case letters, digits and underscores")
         for name in self.run.datasets:
             one_of("run.datasets", name, tuple(self.datasets))
+        for name in self.run.studies:
+            one_of("run.studies", name, tuple(self.run.datasets))
         for name in self.run.recipes:
             one_of("run.recipes", name, tuple(self.recipes))
         if not self.run.recipes or len(set(self.run.recipes)) < len(self.run.recipes):

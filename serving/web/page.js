@@ -56,6 +56,11 @@ async function loadModels() {
   show("obstacle", refused.join(" "));
   element("model").replaceChildren(...models.map((model) => new Option(model.name, model.name)));
   element("model").disabled = false;
+  element("judge").replaceChildren(
+    new Option("any model: the one that knows such images", ""),
+    ...models.map((model) => new Option(model.name, model.name)),
+  );
+  element("judge-field").hidden = models.length === 1;
   document.querySelectorAll("button").forEach((button) => (button.disabled = false));
   describe();
   await generate();
@@ -160,7 +165,7 @@ function check() {
     element("result").hidden = true;
     const body = new FormData();
     body.append("image", element("image").files[0]);
-    body.append("model", chosen().name);
+    if (element("judge").value !== "") body.append("model", element("judge").value);
     const response = await fetch("/v1/authenticity", { method: "POST", body });
     if (!response.ok) throw new Error(await problem(response));
     showVerdict(await response.json());
@@ -174,12 +179,14 @@ function showVerdict(answer) {
   element("zone-real").style.width = `${100 * answer.thresholds.real}%`;
   element("zone-synthetic").style.width = `${100 - 100 * answer.thresholds.synthetic}%`;
   element("marker").style.left = `${100 * answer.synthetic_probability}%`;
-  const { detector, typicality, provenance } = answer.evidence;
+  const { detector, typicality, typicalities, provenance } = answer.evidence;
+  const others = Object.entries(typicalities).filter(([name]) => name !== answer.model);
   const rows = [
     ["Probability of synthetic", percent(answer.synthetic_probability)],
     ["Called real", `at or below ${percent(answer.thresholds.real)}`],
     ["Called synthetic", `at or above ${percent(answer.thresholds.synthetic)}`],
     ["Typicality", `${typicality.toFixed(3)} (out of scope below ${answer.thresholds.typicality})`],
+    ...(others.length === 0 ? [] : [["For other models", others.map(([name, found]) => `${name}: ${found.toFixed(3)}`).join(", ")]]),
     ["Detector", `${detector.kind}, ${detector.tiles} ${detector.tiles === 1 ? "tile" : "tiles"} judged`],
     ["Mark of origin", provenance === null ? "none read; that never means real" : JSON.stringify(provenance)],
     ["Image", `${answer.image.format}, ${answer.image.width}×${answer.image.height}`],

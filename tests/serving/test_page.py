@@ -167,6 +167,25 @@ def test_a_check_shows_verdict_and_evidence(page: Page) -> None:
     assert page.run(position.format("zone-synthetic", "left")) > page.run(position.format("zone-real", "right"))
 
 
+def test_any_model_may_answer_or_the_one_chosen(page: Page) -> None:
+    assert page.run("[...document.getElementById('judge').options].map((option) => option.value)") == [
+        "",
+        "erratic",
+        "labelled",
+        "waves",
+    ]
+    image = encode_png(np.random.default_rng(0).integers(40, 110, (32, 32, 3)).astype(np.uint8))
+    for judge, answering in (("waves", "waves"), ("", "erratic")):
+        page.run(f"document.getElementById('judge').value = '{judge}'")
+        page.submit_check(image)
+        page.wait_for(
+            "document.getElementById('result')?.hidden === false && "
+            f"document.getElementById('evidence').innerText.includes('{answering}, version')"
+        )
+        assert ("For other models" in page.text("evidence")) == (judge == "")
+    assert "labelled: " in page.text("evidence")
+
+
 def test_a_refused_file_is_explained(page: Page) -> None:
     page.submit_check(b"no image")
     page.wait_for("document.getElementById('check-error')?.hidden === false")
@@ -214,6 +233,7 @@ def test_the_page_says_what_a_model_was_trained_on(page: Page, tmp_path: Path) -
     with serve(tmp_path / "home", tmp_path / "models") as titled, browse(titled.url + "/", tmp_path) as opened:
         opened.wait_for("document.getElementById('card')?.innerText")
         assert "Trained on: Cells. Origin: a slide. Licence: none needed." in opened.text("card")
+        assert opened.run("document.getElementById('judge-field').hidden")
 
 
 def test_without_a_model_the_page_says_how_to_get_one(empty_service: Service, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import anyio
 import httpx
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from contracts.imaging import encode_png
 from monitoring.metrics import Metrics
 from serving.edge import Edge
 from serving.routes import Endpoints
-from serving.runtime import BATCH_SIZE, Samples
+from serving.runtime import BATCH_SIZE, Look, ModelError, Samples
 from serving.settings import Settings
 from tests.releases import write_small_release
 
@@ -86,3 +88,61 @@ def test_a_timed_out_request_ends_its_work_after_the_batch_in_hand(
 
     anyio.run(scenario)
     assert batches == [0]
+
+
+def columns(contrast: int) -> bytes:
+    """Dark and bright columns, this many grey levels from their mean."""
+    pixels = np.full((32, 32, 3), 90, np.uint8)
+    pixels[:, ::2] += np.uint8(2 * contrast)
+    return encode_png(pixels)
+
+
+def test_only_the_answering_model_is_counted(tmp_path: Path) -> None:
+    write_small_release(tmp_path / "narrow", typical_contrast=5, typicality_threshold=0.9)
+    write_small_release(tmp_path / "wide")
+
+    async def scenario() -> None:
+        connected, endpoints = client(Settings(models_folder=tmp_path))
+        for contrast in (10, 4, 4):
+            answer = await connected.post("/v1/authenticity", files={"image": ("x.png", columns(contrast))})
+            found = answer.json()
+            assert found["model"] == ("narrow" if contrast == 10 else "wide")
+            assert found["evidence"]["typicality"] == found["evidence"]["typicalities"][found["model"]]
+            assert found["evidence"]["typicalities"] == pytest.approx(
+                {"narrow": min(1, contrast / 5), "wide": contrast / 20}
+            )
+            assert found["thresholds"]["typicality"] == (0.9 if contrast == 10 else 0.02)
+        registry = endpoints.metrics.registry
+        for name, count in (("narrow", 1), ("wide", 2)):
+            assert (
+                registry.get_sample_value("verisynth_inference_seconds_count", {"model": name, "kind": "judge"})
+                == count
+            )
+            assert (
+                registry.get_sample_value("verisynth_authenticity_checks_total", {"model": name, "verdict": "real"})
+                == count
+            )
+
+    anyio.run(scenario)
+
+
+def test_a_model_that_breaks_while_all_look_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("first", "second"):
+        write_small_release(tmp_path / name)
+
+    async def scenario() -> None:
+        connected, endpoints = client(Settings(models_folder=tmp_path))
+
+        def breaking(_: np.ndarray) -> Look:
+            raise ModelError("a graph of 'second' failed")
+
+        monkeypatch.setattr(endpoints.catalogue.models["second"], "look", breaking)
+        answer = await connected.post("/v1/authenticity", files={"image": ("x.png", columns(10))})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_failure")
+        assert "'second'" in answer.json()["error"]["message"]
+        answer = await connected.post(
+            "/v1/authenticity", files={"image": ("x.png", columns(10))}, data={"model": "first"}
+        )
+        assert answer.status_code == 200
+
+    anyio.run(scenario)

@@ -11,7 +11,7 @@ import pytest
 from contracts.errors import ReleaseError
 from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, Release, write_release
 from serving import runtime
-from serving.runtime import Catalogue, Model, ModelError
+from serving.runtime import Catalogue, Model, ModelError, nearest
 from tests.releases import detector, generator, real_images, write_small_release
 
 
@@ -27,6 +27,15 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("models") / "labelled"
     write_small_release(folder, channels=1, labels=("benign", "malignant"), masks=True, tile_side=32)
     return Model.load(folder)
+
+
+@pytest.fixture(scope="module")
+def narrow_and_wide(tmp_path_factory: pytest.TempPathFactory) -> list[Model]:
+    """Typical from 5 grey levels of contrast on, and from 20 on; the narrow one calls most of it out of scope."""
+    folder = tmp_path_factory.mktemp("models")
+    write_small_release(folder / "narrow", typical_contrast=5, typicality_threshold=0.9)
+    write_small_release(folder / "wide", typical_contrast=20, typicality_threshold=0.02)
+    return list(Catalogue.load(folder).models.values())
 
 
 def rewritten(release: Release, name: str, graph: onnx.ModelProto) -> Path:
@@ -101,6 +110,36 @@ def test_an_answer_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     assert model.judge(np.full((32, 32, 3), 100, np.uint8)).synthetic_probability < 0.3
     with pytest.raises(ModelError, match="no number"):
         model.judge(np.full((32, 32, 3), 220, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "chosen", "verdict"),
+    [
+        (10, "narrow", "real"),  # 1.0 for the narrow model, 0.5 for the wide one
+        (4, "wide", "real"),  # 0.8, below the narrow model's threshold, and 0.2
+        (0, "narrow", "out_of_scope"),  # 0.04 and 0.01 from a few brighter columns: out of scope for both
+        (30, "narrow", "real"),  # 1.0 for both: the first
+    ],
+)
+def test_the_model_answers_whose_kind_of_image_it_is(
+    narrow_and_wide: list[Model], contrast: int, chosen: str, verdict: str
+) -> None:
+    columns = np.full((32, 32, 3), 60, np.uint8)
+    columns[:, ::2] += np.uint8(2 * contrast)
+    columns[:, ::8] += np.uint8(1)
+    looks = [model.look(columns) for model in narrow_and_wide]
+    position = nearest(narrow_and_wide, looks)
+    assert narrow_and_wide[position].name == chosen
+    assert narrow_and_wide[position].conclude(looks[position]).verdict == verdict
+
+
+def test_a_look_without_a_probability_counts_until_it_is_to_answer(tmp_path: Path) -> None:
+    write_small_release(tmp_path / "erratic", broken_probability=True)
+    model = Model.load(tmp_path / "erratic")
+    look = model.look(real_images(1)[0] // 4 + np.uint8(190))
+    assert look.typicality > 0.02
+    with pytest.raises(ModelError, match="no number"):
+        model.conclude(look)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests.releases import real_images
 from tests.services import Service
 
 REAL = encode_png(real_images(1)[0])
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def arrays(answer: httpx.Response) -> dict[str, np.ndarray]:
@@ -187,6 +187,18 @@ def test_authenticity_is_what_the_model_says(client: httpx.Client, service: Serv
     assert answer["image"] == {"format": form, "width": 48, "height": 48, "sha256": digest}
 
 
+def test_without_a_name_the_model_that_knows_such_images_answers(client: httpx.Client, service: Service) -> None:
+    answer = check(client, REAL, model=None).json()
+    pixels = real_images(1)[0]
+    expected = {name: Model.load(service.models / name).judge(pixels) for name in ("erratic", "labelled", "waves")}
+    assert answer["evidence"]["typicalities"] == {name: found.typicality for name, found in expected.items()}
+    # The first of equally typical ones.
+    assert answer["model"] == "erratic"
+    assert answer["verdict"] == expected["erratic"].verdict
+    assert check(client, REAL).json()["evidence"]["typicalities"] == {"waves": expected["waves"].typicality}
+    assert error_code(check(client, encode_png(np.full((32, 32, 3), 230, np.uint8)), model=None)) == "model_failure"
+
+
 def test_a_large_image_is_judged_by_tiles(client: httpx.Client) -> None:
     answer = check(client, encode_png(real_images(1, size=100)[0]), model="labelled").json()
     assert answer["evidence"]["detector"] == {"kind": "brightness", "tiles": 9, "heatmap": None}
@@ -215,7 +227,6 @@ def test_authenticity_refuses_files(client: httpx.Client, data: bytes, code: str
         ({"files": {"model": ("m", b"waves"), "x": (None, b"")}}, "invalid_request"),
         ({"files": [("image", ("a", REAL)), ("image", ("b", REAL))]}, "malformed_multipart"),
         ({"files": {"image": ("a", REAL)}, "data": {"model": "waves", "other": "1"}}, "malformed_multipart"),
-        ({"files": {"image": ("a", REAL)}}, "model_required"),
         ({"files": {"image": ("a", REAL)}, "data": {"model": "nothing"}}, "unknown_model"),
         ({"data": {"image": "text"}}, "unsupported_media_type"),
         ({"content": REAL, "headers": {"Content-Type": "image/png"}}, "unsupported_media_type"),

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,14 @@ def test_the_devices_asked_for_must_be_a_number(project: Path) -> None:
 
 def test_the_stages_are_those_of_the_graph_in_their_order() -> None:
     configuration = params.load(ROOT / "params.yaml")
-    run = commands(configuration, "ihc", "prepare", "register")
+    studied = replace(configuration, run=replace(configuration.run, studies=["ihc"]))
+    run = commands(studied, "ihc", "prepare", "register")
     stages = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
     assert [command[0].removeprefix("training.stages.") for command in run] == stages
     assert run[1] == ["training.stages.train_gan", "ihc", "dcgan_ada"]
+    assert [command for command in run if "study" not in command[0]] == commands(
+        configuration, "ihc", "prepare", "register"
+    )
 
 
 def test_ctrl_c_lets_the_training_save_what_it_has(project: Path) -> None:

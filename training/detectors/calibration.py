@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from contracts.manifest import Thresholds
+from training.detectors.typicality import UNLIKE_ANY
 
 SURE = 0.8
 """No verdict is given on a probability between 1 - SURE and SURE, however well the classes are apart."""
@@ -44,17 +45,37 @@ def platt(logits: np.ndarray, synthetic: np.ndarray) -> Calibration:
     return Calibration(float(slope / scale), float(offset))
 
 
-def thresholds(
-    probabilities: np.ndarray, synthetic: np.ndarray, typicality: np.ndarray, error_share: float
-) -> Thresholds:
-    """Thresholds that call at most `error_share` of held-out real images synthetic, and of synthetic ones real.
+@dataclass(frozen=True)
+class Decision:
+    """Where verdicts change, and what is promised of real images."""
 
-    Between them the verdict is `uncertain`. Out of scope begins below what the same share of
-    held-out images, real and synthetic, reaches.
+    thresholds: Thresholds
+    false_alarm_share: float
+    """Of real images like the held-out ones, at most this share is called synthetic on average."""
+    held_out_images: int
+    """Real images that the promise rests on."""
+
+
+def decide(real: np.ndarray, unseen: np.ndarray, typicality: np.ndarray, error_share: float) -> Decision:
+    """Thresholds from the probabilities of held-out real images, and of images of generators unknown to the detector.
+
+    `synthetic` begins above the ceil((n + 1)(1 - error_share))-th smallest of n held-out real images' probabilities.
+    By split conformal prediction (Vovk et al., 2005; Angelopoulos and Bates, arXiv 2107.07511) another real image,
+    exchangeable with them, lies there with a probability of at most error_share; where there are too few to promise
+    that, above all of them, and the promise is 1 / (n + 1). `real` ends below all but `error_share` of `unseen`, which
+    no theorem extends to the next generator. Between them the verdict is `uncertain`. Out of scope begins below what
+    the same share of held-out images, real and synthetic, reaches in `typicality`.
     """
-    return Thresholds(
-        real=round(min(1 - SURE, float(np.quantile(probabilities[synthetic], error_share))), 6),
-        synthetic=round(max(SURE, float(np.quantile(probabilities[~synthetic], 1 - error_share))), 6),
-        # A typicality of 0 is unlike any, also where a poor generator's images reach no more.
-        typicality=max(1e-6, round(float(np.quantile(typicality, error_share)), 6)),
+    count = len(real)
+    rank = min(count, int(np.ceil((count + 1) * (1 - error_share))))
+    above = float(np.nextafter(np.float32(np.sort(real)[rank - 1]), np.float32(2)))
+    return Decision(
+        Thresholds(
+            real=min(1 - SURE, float(np.quantile(unseen, error_share))),
+            synthetic=min(1.0, max(SURE, above)),
+            # Unlike any is out of scope, also where a poor generator's images reach no more.
+            typicality=max(UNLIKE_ANY, float(np.quantile(typicality, error_share))),
+        ),
+        false_alarm_share=(count + 1 - rank) / (count + 1),
+        held_out_images=count,
     )

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from contracts.imaging import ImageSpec
 from contracts.manifest import Thresholds
-from training.detectors.calibration import Calibration
+from training.detectors.calibration import Calibration, Decision
 from training.detectors.linear_evidence import LinearEvidence
 from training.detectors.residual_network import ResidualNetwork
 from training.detectors.typicality import Typicality
-from training.pixels import to_unit
+from training.pixels import tensor, to_unit
 from training.reading import ParamsError
 
 KINDS = ("linear_evidence", "residual_network")
@@ -22,6 +22,8 @@ ORIGINAL = "linear_evidence.joblib"
 """The fitted scikit-learn pipeline behind the linear evidence model."""
 SELECTION = "selection.json"
 """Which kind is exported."""
+UNSEEN = "unseen"
+"""Folder of the detectors that never saw a recipe's images, by the name of the recipe."""
 TIE = 0.001
 
 
@@ -58,9 +60,9 @@ def scorer(kind: str, image: ImageSpec, width: int) -> nn.Module:
 
 
 def choose(aucs: dict[str, float]) -> str:
-    """The kind with the highest validation AUC; the linear model where it is within `TIE` of the highest.
+    """The kind with the highest AUC on unseen generators; the linear model where it is within `TIE` of the highest.
 
-    A few hundred images do not resolve less, and on unseen generators the linear model holds better.
+    A few hundred images do not resolve less, and the linear model is the smaller one.
     """
     best = max(aucs, key=lambda kind: aucs[kind])
     return "linear_evidence" if aucs[best] - aucs["linear_evidence"] <= TIE else best
@@ -71,24 +73,39 @@ def save(path: Path, detector: Detector, kind: str, image: ImageSpec, width: int
     torch.save({"kind": kind, "image": asdict(image), "width": width, "weights": detector.state_dict()}, path)
 
 
-def load(path: Path) -> tuple[Detector, str]:
-    """A detector in evaluation mode, and its kind."""
+def load(path: Path) -> Detector:
+    """A detector in evaluation mode."""
     stored = torch.load(path, weights_only=True)
     image = ImageSpec(**stored["image"])
     detector = Detector(scorer(stored["kind"], image, stored["width"]), Typicality(image), Calibration(1, 0))
     detector.load_state_dict(stored["weights"])
-    return detector.eval(), stored["kind"]
+    return detector.eval()
 
 
-def save_thresholds(folder: Path, kind: str, thresholds: Thresholds) -> None:
-    """Write a detector's thresholds beside it."""
-    text = json.dumps(asdict(thresholds), indent=2)
-    (folder / f"{kind}.thresholds.json").write_text(text + "\n", encoding="utf-8")
+def save_decision(folder: Path, kind: str, decision: Decision) -> None:
+    """Write a detector's thresholds and their promise beside it."""
+    text = json.dumps(asdict(decision), indent=2)
+    (folder / f"{kind}.decision.json").write_text(text + "\n", encoding="utf-8")
 
 
-def load_thresholds(folder: Path, kind: str) -> Thresholds:
-    """A detector's thresholds."""
-    return Thresholds(**json.loads((folder / f"{kind}.thresholds.json").read_text(encoding="utf-8")))
+def load_decision(folder: Path, kind: str) -> Decision:
+    """A detector's thresholds and their promise."""
+    stored = json.loads((folder / f"{kind}.decision.json").read_text(encoding="utf-8"))
+    return Decision(**stored | {"thresholds": Thresholds(**stored["thresholds"])})
+
+
+def path(folder: Path, kind: str, unseen: str | None = None) -> Path:
+    """Where a detector lies in the folder of a dataset's detectors; `unseen`: the recipe that it never saw."""
+    return folder / f"{kind}.pt" if unseen is None else folder / UNSEEN / unseen / f"{kind}.pt"
+
+
+@torch.inference_mode()
+def log_odds(scorer: nn.Module, images: np.ndarray, batch_size: int = 128) -> np.ndarray:
+    """A scorer's log-odds float [N], not calibrated, of uint8 images [N, H, W, C]."""
+    parts = [
+        scorer(to_unit(tensor(images[start : start + batch_size])))[0] for start in range(0, len(images), batch_size)
+    ]
+    return torch.cat(parts).numpy()
 
 
 @torch.inference_mode()

@@ -82,13 +82,13 @@ def as_input(images: np.ndarray) -> Tensor:
 
 
 def fit(
-    images: np.ndarray, synthetic: np.ndarray, spec: ImageSpec, settings: TrainDetector
+    rows: np.ndarray, synthetic: np.ndarray, spec: ImageSpec, settings: TrainDetector
 ) -> tuple[LinearEvidence, Pipeline]:
-    """Fit on uint8 images [N, H, W, C] and targets bool [N]; returns the torch module and the scikit-learn original."""
+    """Fit on evidence features float [N, count] and targets bool [N]; returns the torch module and its original."""
     model = LinearEvidence(spec)
     pipeline = make_pipeline(
         StandardScaler(), LogisticRegression(C=settings.regularisation, max_iter=5000, class_weight="balanced")
     )
-    pipeline.fit(features_of(images, model.features).astype(np.float64), synthetic)
+    pipeline.fit(rows.astype(np.float64), synthetic)
     model.take(pipeline)
     return model.eval(), pipeline

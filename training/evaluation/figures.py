@@ -5,14 +5,21 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from sklearn.metrics import roc_curve
 
-from contracts.imaging import grid
+from contracts.imaging import grid, with_channels
+from training.detectors.corruptions import FAMILIES
 from training.evaluation.detection import reliability
 
 COLUMNS = 8
 ROWS = 6
 PAIRS = 8
+HEATMAPS = 16
+GAP = 2
+HEATMAP_OPACITY = 0.55
+SCALED_SHARE = 0.99
+"""Share of the heat within the colour scale: a few extreme cells would pale all others."""
 
 
 def real_beside_synthetic(real: np.ndarray, synthetic: np.ndarray, path: Path) -> None:
@@ -104,6 +111,77 @@ def latent_walk(images: np.ndarray, steps: int, path: Path) -> None:
     axes = figure.subplots()
     _show(axes, sheet)
     axes.set_title("walks between two latents each")
+    _save(figure, path)
+
+
+def heatmaps(images: np.ndarray, maps: np.ndarray, masks: np.ndarray, path: Path) -> None:
+    """Images uint8 [N, H, W, C], at most 16 of them, each above its heatmap float [N, h, w] laid over it in grey.
+
+    Red speaks for synthetic, blue for real, on one scale for all that ends at the hottest percent. Where `masks` float
+    [N, H, W] reach 0.5, as in the pasted region of a patched image, they are outlined; zeros outline nothing.
+    """
+    count, (height, width, channels) = min(len(images), HEATMAPS), images.shape[1:]
+    columns = min(count, COLUMNS)
+    bands = -(-count // columns)
+    limit = max(float(np.quantile(np.abs(maps[:count]), SCALED_SHARE)), 1e-6)
+    sheet = np.full((bands, 2, columns, height, width, channels), 255, dtype=np.uint8)
+    for index in range(count):
+        band, column = divmod(index, columns)
+        sheet[band, 0, column] = images[index]
+        sheet[band, 1, column] = with_channels(with_channels(images[index], 1), channels)
+    laid_out = grid(sheet.reshape(-1, height, width, channels), columns, gap=GAP)
+
+    figure = Figure(figsize=(1.35 * columns + 1.2, 1.35 * 2 * bands + 0.2), layout="constrained")
+    axes = figure.subplots()
+    _show(axes, laid_out)
+    axes.autoscale(False)
+    for index in range(count):
+        band, column = divmod(index, columns)
+        left, top = GAP + column * (width + GAP), GAP + 2 * band * (height + GAP)
+        below = top + height + GAP
+        heat = axes.imshow(
+            maps[index],
+            cmap="coolwarm",
+            vmin=-limit,
+            vmax=limit,
+            alpha=HEATMAP_OPACITY,
+            interpolation="bilinear",
+            extent=(left - 0.5, left + width - 0.5, below + height - 0.5, below - 0.5),
+        )
+        if (masks[index] >= 0.5).any():
+            # A frame of zeros closes outlines that touch the image's border.
+            framed = np.pad(masks[index], 1)
+            for start in (top, below):
+                across, down = np.arange(left - 1, left + width + 1), np.arange(start - 1, start + height + 1)
+                outline = axes.contour(across, down, framed, levels=[0.5], colors="white", linewidths=1)
+                outline.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
+    figure.colorbar(heat, ax=axes, label="heat: real below 0, synthetic above", shrink=0.8)
+    _save(figure, path)
+
+
+def robustness(clean: dict[str, float], after: dict[str, dict[str, float]], path: Path) -> None:
+    """AUC over the strength of each family of corruptions, by detector; `after` is that of `robustness.after`.
+
+    The curves go through the clean AUC, a ring, where the strength changes nothing.
+    """
+    columns = -(-len(FAMILIES) // 2)
+    figure = Figure(figsize=(3 * columns, 5.2), layout="constrained")
+    panels = figure.subplots(2, columns, sharey=True).flat
+    for (name, family), axes in zip(FAMILIES.items(), panels, strict=False):
+        strengths = sorted([family.neutral, *family.strengths])
+        for kind, found in after.items():
+            aucs = {strength: found[f"{name}_{strength:g}"] for strength in family.strengths}
+            aucs[family.neutral] = clean[kind]
+            (line,) = axes.plot(strengths, [aucs[strength] for strength in strengths], marker=".", label=kind)
+            axes.plot(family.neutral, clean[kind], marker="o", fillstyle="none", color=line.get_color())
+        axes.axhline(0.5, color="grey", linewidth=1)
+        axes.set(xlabel=family.quantity, xticks=strengths)
+        axes.grid(alpha=0.3)
+    for axes in figure.axes[len(FAMILIES) :]:
+        axes.set_axis_off()
+    for axes in figure.axes[::columns]:
+        axes.set_ylabel("AUC")
+    figure.axes[-1].legend(*figure.axes[0].get_legend_handles_labels(), loc="center", title="ring: clean images")
     _save(figure, path)
 
 

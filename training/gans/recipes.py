@@ -52,16 +52,17 @@ class Trained:
     labels: Labels
 
     @torch.inference_mode()
-    def generate(self, seed: int, start: int, count: int) -> np.ndarray:
+    def generate(self, seed: int, start: int, count: int, truncation: float = 1.0) -> np.ndarray:
         """Images uint8 [count, H, W, C] with the indexes from `start` of `seed`, as the service would make them.
 
-        A conditional generator draws the labels that `labels_of` names.
+        A conditional generator draws the labels that `labels_of` names. `truncation` in [0, 1] shrinks the latents.
         """
         device = next(self.generator.parameters()).device
         batches = []
         for first in range(start, start + count, SAMPLE_BATCH):
             size = min(SAMPLE_BATCH, start + count - first)
-            noise = torch.from_numpy(latents.latents(seed, first, size, self.settings.latent_size)).to(device)
+            drawn = latents.latents(seed, first, size, self.settings.latent_size) * np.float32(truncation)
+            noise = torch.from_numpy(drawn).to(device)
             label = self.labels_of(seed, first, size)
             inputs = (noise,) if label is None else (noise, torch.from_numpy(label).to(device))
             images = self.generator(*inputs).float().permute(0, 2, 3, 1)

@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from contracts.manifest import SCHEMA, Thresholds
+from contracts.manifest import SCHEMA
 from training.data.prepared import DatasetInfo
+from training.detectors.calibration import Decision
 from training.gans.recipes import Trained
 from training.params import Card
 
@@ -14,7 +15,7 @@ def describe(
     info: DatasetInfo,
     trained: Trained,
     kind: str,
-    thresholds: Thresholds,
+    decision: Decision,
     report: dict[str, Any],
     differences: dict[str, float],
 ) -> dict[str, Any]:
@@ -45,7 +46,11 @@ def describe(
         },
         "detector": {
             "kind": kind,
-            "thresholds": asdict(thresholds),
+            "thresholds": asdict(decision.thresholds),
+            "promise": {
+                "false_alarm_share": decision.false_alarm_share,
+                "held_out_images": decision.held_out_images,
+            },
             "operating_points": scores["operating_points"],
             "inputs": {"image": image},
             "outputs": {
@@ -56,7 +61,7 @@ def describe(
         },
         "metrics": {
             "generator": numbers | {"floor": report["generators"]["floor"]},
-            "detector": {name: value for name, value in scores.items() if name != "operating_points"},
+            "detector": {name: value for name, value in scores.items() if name not in ("operating_points", "promise")},
             "intervals_resample": report["detectors"]["intervals_resample"],
             "control": report["control"],
             "export_difference": differences,

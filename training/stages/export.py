@@ -47,8 +47,8 @@ def export(dataset: str) -> None:
         Reference.of(prepared.load(folders.prepared(dataset), "validation").images).write(sources[manifest.REFERENCE])
         differences = {"generator_grey_levels": generator_difference, "detector": detector_difference}
         info = prepared.read_dataset(folders.prepared(dataset))
-        thresholds = detector.load_thresholds(folders.detectors(dataset), kind)
-        document = describe(card, info, trained, kind, thresholds, report, differences)
+        decision = detector.load_decision(folders.detectors(dataset), kind)
+        document = describe(card, info, trained, kind, decision, report, differences)
         written = manifest.write_release(folders.candidate(dataset), sources, document)
     print(
         f"{written.folder}: version {written.version}; graphs differ from their originals by at most "
@@ -72,7 +72,7 @@ def _generator(trained: Trained, path: Path) -> float:
 
 
 def _detector(dataset: str, kind: str, real: np.ndarray, path: Path) -> float:
-    model, _ = detector.load(folders.detectors(dataset) / f"{kind}.pt")
+    model = detector.load(detector.path(folders.detectors(dataset), kind))
     size, channels = real.shape[1], real.shape[3]
     onnx_export.export_detector(model, size, channels, path)
 

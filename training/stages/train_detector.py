@@ -1,24 +1,73 @@
 """Stage train_detector@D: tell real from generated images.  python -m training.stages.train_detector D
 
-Trains both kinds of detector on the train split and the samples of all recipes, chooses, calibrates and sets
-thresholds on the validation split. Leaves one `.pt` per kind, the scikit-learn original, `metrics.json`.
+Trains both kinds of detector on real images, samples of all recipes and forgeries, clean and corrupted alike; and, of
+every recipe, both kinds once more without its images. What these say of the generator that they never saw calibrates
+the probabilities, sets thresholds and chooses between the kinds. Leaves one `.pt` and one `.decision.json` per kind,
+`unseen/RECIPE/`, the scikit-learn original and `metrics.json`.
 """
 
 import argparse
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import joblib
 import numpy as np
-import torch
+from sklearn.pipeline import Pipeline
+from torch import nn
 
+from contracts.imaging import ImageSpec
 from training import folders, params, tracking
 from training.border import border
 from training.data import prepared
-from training.detectors import calibration, corruptions, detector, examples, linear_evidence, residual_network
+from training.detectors import (
+    calibration,
+    corruptions,
+    detector,
+    examples,
+    forgeries,
+    linear_evidence,
+    residual_network,
+)
+from training.detectors.calibration import Calibration
+from training.detectors.detector import Detector
+from training.detectors.examples import REAL, Examples
 from training.detectors.typicality import Typicality
 from training.evaluation.detection import area_under_curve
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What both kinds learn from: the examples with their corrupted copies, and their evidence features."""
+
+    examples: Examples
+    features: np.ndarray
+    spec: ImageSpec
+    settings: params.TrainDetector
+
+    @staticmethod
+    def of(clean: Examples, spec: ImageSpec, settings: params.TrainDetector) -> "Lesson":
+        """Real and synthetic images are corrupted alike."""
+        copies = [
+            Examples(corruptions.corrupt_randomly(clean.images, settings.seed + copy), clean.origins)
+            for copy in range(settings.corrupted_copies)
+        ]
+        whole = Examples.joined([clean, *copies])
+        features = linear_evidence.features_of(whole.images, linear_evidence.LinearEvidence(spec).features)
+        return Lesson(whole, features, spec, settings)
+
+    def linear_evidence(self, unseen: str | None) -> tuple[linear_evidence.LinearEvidence, Pipeline]:
+        """The linear model and its original, without the images of a recipe."""
+        known = self.examples.origins != unseen
+        return linear_evidence.fit(self.features[known], self.examples.synthetic[known], self.spec, self.settings)
+
+    def scorer(self, kind: str, unseen: str | None, name: str) -> nn.Module:
+        """A trained scorer of a kind, without the images of a recipe."""
+        if kind == "linear_evidence":
+            return self.linear_evidence(unseen)[0]
+        known = self.examples.rows(self.examples.origins != unseen)
+        return residual_network.fit(known.images, known.synthetic, self.spec, self.settings, name)
 
 
 def train_detector(dataset: str) -> None:
@@ -34,60 +83,81 @@ def train_detector(dataset: str) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     with tracking.run(record) as run:
-        # Images: both classes clean and corrupted alike
-        images, synthetic = examples.labelled(dataset, "train", recipes)
-        rows = examples.balanced(synthetic, settings.maximum_training_images, settings.seed)
-        images, synthetic = images[rows], synthetic[rows]
-        copies = [
-            corruptions.corrupt_randomly(images, settings.seed + copy) for copy in range(settings.corrupted_copies)
-        ]
-        images, synthetic = np.concatenate([images, *copies]), np.tile(synthetic, 1 + settings.corrupted_copies)
-        held_out, held_out_synthetic = examples.labelled(dataset, "validation", recipes)
-        corrupted = corruptions.corrupt_randomly(held_out, settings.seed + settings.corrupted_copies)
-
-        # Scorers
-        linear, original = linear_evidence.fit(images, synthetic, spec, settings)
-        network = residual_network.fit(images, synthetic, spec, settings, dataset)
-        joblib.dump(original, out / detector.ORIGINAL)
+        train = np.asarray(prepared.load(folders.prepared(dataset), "train").images)
+        forgers = forgeries.forgers(train, settings.forger_images, settings.seed)
+        lesson = Lesson.of(
+            examples.teaching(dataset, recipes, forgers, settings.maximum_training_images, settings.seed),
+            spec,
+            settings,
+        )
+        held_out = examples.held_out(dataset, "validation", recipes)
+        corrupted = Examples(
+            corruptions.corrupt_randomly(held_out.images, settings.seed + settings.corrupted_copies), held_out.origins
+        )
 
         # Typicality knows real images only
         typicality = Typicality(spec)
-        real = prepared.load(folders.prepared(dataset), "train").images
         typicality.take(
-            linear_evidence.features_of(real, typicality.content),
-            linear_evidence.features_of(held_out[~held_out_synthetic], typicality.content),
+            linear_evidence.features_of(train, typicality.content),
+            linear_evidence.features_of(held_out.only(REAL).images, typicality.content),
         )
 
-        # Calibration, thresholds, choice
-        aucs: dict[str, float] = {}
-        for kind, scorer in (("linear_evidence", linear), ("residual_network", network)):
-            clean_logits, corrupted_logits = _logits(scorer, held_out), _logits(scorer, corrupted)
-            aucs[kind] = (
-                area_under_curve(held_out_synthetic, clean_logits)
-                + area_under_curve(held_out_synthetic, corrupted_logits)
-            ) / 2
-            scale = calibration.platt(clean_logits, held_out_synthetic)
-            whole = detector.Detector(scorer, typicality, scale).eval()
-            detector.save(out / f"{kind}.pt", whole, kind, spec, settings.width)
-            probabilities, typical = detector.judge(whole, held_out)
-            limits = calibration.thresholds(probabilities, held_out_synthetic, typical, settings.error_share)
-            detector.save_thresholds(out, kind, limits)
-        champion = detector.choose(aucs)
+        numbers: dict[str, dict[str, float]] = {}
+        for kind in detector.KINDS:
+            scorer = lesson.scorer(kind, None, dataset)
+            unseen = {recipe: lesson.scorer(kind, recipe, f"{dataset} without {recipe}") for recipe in recipes}
+            numbers[kind] = {
+                recipe: (_area(one, held_out.only(REAL, recipe)) + _area(one, corrupted.only(REAL, recipe))) / 2
+                for recipe, one in unseen.items()
+            }
+            _calibrate(kind, scorer, unseen, held_out, typicality, settings, spec, out)
+        joblib.dump(lesson.linear_evidence(None)[1], out / detector.ORIGINAL)
+        champion = detector.choose({kind: float(np.mean(list(aucs.values()))) for kind, aucs in numbers.items()})
         (out / detector.SELECTION).write_text(json.dumps({"champion": champion}) + "\n", encoding="utf-8")
-        (out / tracking.METRICS).write_text(json.dumps({"validation_auc": aucs}, indent=2) + "\n", encoding="utf-8")
+        (out / tracking.METRICS).write_text(
+            json.dumps({"unseen_validation_auc": numbers}, indent=2) + "\n", encoding="utf-8"
+        )
         record.write(out)
         run.finish(out)
-    print(f"validation AUC of {dataset}, clean and corrupted: {aucs}; champion: {champion}")
+    print(f"validation AUC of {dataset} on unseen generators, clean and corrupted: {numbers}; champion: {champion}")
 
 
-def _logits(scorer: torch.nn.Module, images: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        return np.concatenate(
-            [
-                scorer(linear_evidence.as_input(images[start : start + 128]))[0].numpy()
-                for start in range(0, len(images), 128)
-            ]
-        )
+def _calibrate(
+    kind: str,
+    scorer: nn.Module,
+    unseen: dict[str, nn.Module],
+    held_out: Examples,
+    typicality: Typicality,
+    settings: params.TrainDetector,
+    spec: ImageSpec,
+    out: Path,
+) -> None:
+    """Calibrate a kind on generators that its scorers never saw, decide, and write all its detectors."""
+    logits = {recipe: detector.log_odds(one, held_out.only(REAL, recipe).images) for recipe, one in unseen.items()}
+    targets = {recipe: held_out.only(REAL, recipe).synthetic for recipe in unseen}
+    scale = _platt(logits, targets, list(unseen))
+    whole = Detector(scorer, typicality, scale).eval()
+    detector.save(detector.path(out, kind), whole, kind, spec, settings.width)
+    for recipe, one in unseen.items():
+        # Its own images may not have calibrated it either, where there are others.
+        others = [other for other in unseen if other != recipe] or [recipe]
+        path = detector.path(out, kind, recipe)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        detector.save(path, Detector(one, typicality, _platt(logits, targets, others)), kind, spec, settings.width)
+    probabilities, typical = detector.judge(whole, held_out.images)
+    fakes = [scale.probabilities(logits[recipe][targets[recipe]]) for recipe in unseen]
+    real = probabilities[~held_out.synthetic]
+    detector.save_decision(out, kind, calibration.decide(real, np.concatenate(fakes), typical, settings.error_share))
+
+
+def _platt(logits: dict[str, np.ndarray], targets: dict[str, np.ndarray], recipes: list[str]) -> Calibration:
+    return calibration.platt(
+        np.concatenate([logits[recipe] for recipe in recipes]), np.concatenate([targets[recipe] for recipe in recipes])
+    )
+
+
+def _area(scorer: nn.Module, found: Examples) -> float:
+    return area_under_curve(found.synthetic, detector.log_odds(scorer, found.images))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from training.detectors.calibration import platt, thresholds
+from training.detectors.calibration import decide, platt
 
 RANDOM = np.random.default_rng(0)
 
@@ -44,23 +44,46 @@ def test_perfectly_separated_classes_stay_finite_and_sure() -> None:
     assert 0 < probabilities[~synthetic].max() < 0.1
 
 
+def test_real_images_are_called_synthetic_no_more_often_than_promised() -> None:
+    """On average over many calibrations and as many new images, which is what split conformal prediction promises."""
+    random = np.random.default_rng(0)
+    unseen, typicality = np.full(10, 0.99), np.ones(10)
+    for count, error_share in ((40, 0.1), (200, 0.01), (19, 0.05)):
+        alarms = []
+        for _ in range(500):
+            decision = decide(random.beta(5, 1, count), unseen, typicality, error_share)
+            alarms.append((random.beta(5, 1, 100) >= decision.thresholds.synthetic).mean())
+        assert decision.false_alarm_share <= error_share
+        deviation = np.std(alarms) / np.sqrt(len(alarms))
+        assert np.mean(alarms) <= decision.false_alarm_share + 3 * deviation
+        # Nor is the promise an idle one.
+        assert np.mean(alarms) >= decision.false_alarm_share - 3 * deviation
+
+
+def test_few_images_promise_what_they_can() -> None:
+    real = np.linspace(0.81, 0.9, 9)
+    decision = decide(real, np.array([0.99]), np.ones(3), error_share=0.01)
+    assert decision.thresholds.synthetic > real.max()
+    assert decision.false_alarm_share == pytest.approx(0.1)
+    assert decision.held_out_images == 9
+
+
 @given(st.integers(0, 2**31), st.floats(0.1, 6), st.floats(0.001, 0.2))
-def test_thresholds_keep_their_promise(seed: int, distance: float, error_share: float) -> None:
+def test_thresholds_keep_their_shares_on_held_out_images(seed: int, distance: float, error_share: float) -> None:
     random = np.random.default_rng(seed)
-    synthetic = np.arange(400) >= 200
-    probabilities = 1 / (1 + np.exp(-random.normal(np.where(synthetic, distance, -distance), 1.0)))
+    real, unseen = (1 / (1 + np.exp(-random.normal(centre, 1.0, 200))) for centre in (-distance, distance))
     typicality = random.random(400)
-    limits = thresholds(probabilities, synthetic, typicality, error_share)
+    limits = decide(real, unseen, typicality, error_share).thresholds
     allowed = error_share + 1 / 200
-    assert (probabilities[~synthetic] >= limits.synthetic).mean() <= allowed
-    assert (probabilities[synthetic] <= limits.real).mean() <= allowed
+    assert (real >= limits.synthetic).mean() <= allowed
+    assert (unseen <= limits.real).mean() <= allowed
     assert limits.real <= 0.2
     assert limits.synthetic >= 0.8
     assert (typicality < limits.typicality).mean() <= allowed
 
 
 def test_verdicts_follow_the_thresholds() -> None:
-    limits = thresholds(np.array([0.1, 0.9]), np.array([False, True]), np.array([0.4, 0.6]), 0.01)
+    limits = decide(np.array([0.1]), np.array([0.9]), np.array([0.4, 0.6]), 0.01).thresholds
     assert limits.verdict(0.95, 0.5) == "synthetic"
     assert limits.verdict(0.5, 0.5) == "uncertain"
     assert limits.verdict(0.05, 0.5) == "real"
@@ -68,8 +91,7 @@ def test_verdicts_follow_the_thresholds() -> None:
 
 
 def test_unlike_any_is_out_of_scope_even_beside_a_poor_generator() -> None:
-    synthetic = np.arange(100) >= 50
     typicality = np.where(np.arange(100) >= 90, 0.0, 0.5)
-    limits = thresholds(np.where(synthetic, 0.9, 0.1), synthetic, typicality, error_share=0.01)
+    limits = decide(np.full(50, 0.1), np.full(50, 0.9), typicality, error_share=0.01).thresholds
     assert limits.verdict(0.5, 0.0) == "out_of_scope"
     assert limits.verdict(0.9, 0.5) == "synthetic"

@@ -18,6 +18,7 @@ SETTINGS = TrainDetector(
     learning_rate=1e-3,
     error_share=0.01,
     maximum_training_images=100,
+    forger_images=64,
 )
 SPEC = ImageSpec(32, 3)
 REAL = smooth_images(60, 32, 3, seed=0)
@@ -27,7 +28,8 @@ SYNTHETIC = np.arange(120) >= 60
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[LinearEvidence, object]:
-    return linear_evidence.fit(IMAGES, SYNTHETIC, SPEC, SETTINGS)
+    rows = linear_evidence.features_of(IMAGES, LinearEvidence(SPEC).features)
+    return linear_evidence.fit(rows, SYNTHETIC, SPEC, SETTINGS)
 
 
 def logits(model: LinearEvidence, images: np.ndarray) -> np.ndarray:

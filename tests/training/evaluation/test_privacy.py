@@ -94,7 +94,7 @@ def test_a_flipped_copy_is_a_copy(flips: list[str], axes: tuple[int, ...]) -> No
     assert privacy.nearest(copies, TRAIN, flips=[]).distances.min() > 5
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.sampled_from([1, 3]))
 def test_an_image_is_its_own_nearest_and_no_other_is_nearer_than_it_says(seed: int, channels: int) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (6, 8, 8, channels), dtype=np.uint8)

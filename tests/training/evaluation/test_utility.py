@@ -133,7 +133,7 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_other_random_numbers_alon
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**31), st.integers(1, 4))
 def test_metrics_equal_scikit_learns_in_every_resample(seed: int, digits: int) -> None:
     """Few digits make ties; few images make resamples without some class."""

@@ -38,3 +38,17 @@ def test_a_sure_discriminator_makes_it_augment_what_both_losses_see() -> None:
     after = gan.discriminator_loss(real, fake, None, stream())[0], gan.generator_loss(fake, None, stream())
     assert not torch.isclose(before[0], after[0])
     assert not torch.isclose(before[1], after[1])
+
+
+def test_the_finest_detail_is_the_same_in_all_channels() -> None:
+    """Colour has half the size: what it adds to the light is smooth, at least within pairs of pixels."""
+    gan = recipes.build("dcgan_ada", ImageSpec(32, 3), DCGAN_ADA, seed=0)
+    with torch.no_grad():
+        images = torch.atanh(gan.generator(torch.randn(4, DCGAN_ADA.latent_size)).double())
+    colours = images - images.mean(dim=1, keepdim=True)
+    alternating = (torch.arange(32) % 2 * 2 - 1).double()
+
+    def grid(planes: torch.Tensor) -> float:
+        return float((planes @ alternating).abs().mean() / planes.std())
+
+    assert grid(images.mean(dim=1)) > 3 * grid(colours)

@@ -82,7 +82,8 @@ def test_another_generator_is_told_from_the_graph(generator_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", detector.KINDS)
 def test_the_detector_graph_keeps_the_contract_and_its_original(kind: str, tmp_path: Path) -> None:
-    scorer = linear_evidence.fit(IMAGES, SYNTHETIC, SPEC, SETTINGS)[0] if kind == "linear_evidence" else None
+    rows = linear_evidence.features_of(IMAGES, linear_evidence.LinearEvidence(SPEC).features)
+    scorer = linear_evidence.fit(rows, SYNTHETIC, SPEC, SETTINGS)[0] if kind == "linear_evidence" else None
     typicality = Typicality(SPEC)
     content = linear_evidence.features_of(IMAGES, typicality.content)
     typicality.take(content[::2], content[1::2])

@@ -1,0 +1,116 @@
+"""How good a dataset's detectors are: on generators they know and on such as they never saw, handled and attacked."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contracts.manifest import VERDICTS, Thresholds
+from training import folders, params
+from training.data.prepared import Row
+from training.detectors import detector, examples
+from training.detectors.detector import Detector
+from training.detectors.examples import REAL, Examples
+from training.evaluation import adversary, detection, figures, localisation, robustness
+
+MOST_HANDLED = 200
+"""Images of each class that are sent through every corruption."""
+SHOWN = 6
+UNSEEN_SUMMARY = {"auc": min, "tpr_at_1_percent_fpr": min, "calibration_error": max}
+"""Numbers that are summed up over the unseen generators, and which of two values is the worse."""
+
+
+def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.Evaluate, out: Path) -> dict[str, Any]:
+    """All kinds of detector on the test split, whose real images `rows` describe; figures go to `out`."""
+    folder = folders.detectors(dataset)
+    found = examples.held_out(dataset, "test", recipes)
+    unit, real_groups = detection.independent_groups(rows)
+    groups = np.concatenate([real_groups, np.full(int(found.synthetic.sum()), "synthetic")])
+    kinds: dict[str, Any] = {}
+    curves, unseen_curves, clean, handled = {}, {}, {}, {}
+    for kind in detector.KINDS:
+        model = detector.load(detector.path(folder, kind))
+        probabilities, typicality = detector.judge(model, found.images)
+        curves[kind] = (found.synthetic, probabilities)
+        decision = detector.load_decision(folder, kind)
+        few = found.rows(_evenly(found, MOST_HANDLED))
+        clean[kind] = detection.area_under_curve(few.synthetic, detector.judge(model, few.images)[0])
+        handled[kind] = robustness.after(model, few.images, few.synthetic)
+        real, fakes = found.images[~found.synthetic], found.images[found.synthetic]
+        unseen, unseen_curves[kind] = _unseen(folder, kind, recipes, found, groups, settings)
+        kinds[kind] = {
+            **detection.with_intervals(
+                found.synthetic, probabilities, groups, settings.bootstrap_rounds, settings.seed
+            ),
+            "operating_points": detection.operating_points(found.synthetic, probabilities),
+            "unseen": unseen,
+            "auc_after": handled[kind],
+            "auc_loss_after": robustness.loss(clean[kind], handled[kind]),
+            "attacked": adversary.measure(model, real, fakes, decision.thresholds, settings.seed),
+            "pointing": localisation.pointing(model, real, fakes, settings.seed),
+            "verdicts": {
+                origin: _verdicts(decision.thresholds, probabilities[chosen], typicality[chosen])
+                for origin in (REAL, *recipes)
+                for chosen in [found.origins == origin]
+            },
+            "promise": {name: value for name, value in asdict(decision).items() if name != "thresholds"},
+        }
+    figures.roc(curves, out / "roc.png")
+    figures.reliability_diagram(curves, out / "reliability.png")
+    figures.reliability_diagram(unseen_curves, out / "reliability_unseen.png")
+    figures.robustness(clean, handled, out / "robustness.png")
+    champion = json.loads((folder / detector.SELECTION).read_text(encoding="utf-8"))["champion"]
+    _show_heat(detector.load(detector.path(folder, champion)), found, settings.seed, out / "heatmaps.png")
+    return {
+        "images": {origin: int((found.origins == origin).sum()) for origin in (REAL, *recipes)},
+        "intervals_resample": {"unit": unit, "count": len(np.unique(real_groups))},
+        "kinds": kinds,
+        "champion": champion,
+    }
+
+
+def _unseen(
+    folder: Path, kind: str, recipes: list[str], found: Examples, groups: np.ndarray, settings: params.Evaluate
+) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
+    """Leave one generator out: each recipe's images before the detector that never saw any of them.
+
+    Also the pooled targets and probabilities, for the reliability diagram.
+    """
+    numbers, targets, pooled = {}, [], []
+    for recipe in recipes:
+        chosen = np.isin(found.origins, (REAL, recipe))
+        only = found.rows(chosen)
+        probabilities, _ = detector.judge(detector.load(detector.path(folder, kind, recipe)), only.images)
+        numbers[recipe] = detection.with_intervals(
+            only.synthetic, probabilities, groups[chosen], settings.bootstrap_rounds, settings.seed
+        )
+        targets.append(only.synthetic)
+        pooled.append(probabilities)
+    summary = {}
+    for name, worse in UNSEEN_SUMMARY.items():
+        values = [found_numbers[name]["value"] for found_numbers in numbers.values()]
+        summary[name] = {"mean": float(np.mean(values)), "worst": worse(values)}
+    return {"generators": numbers, "summary": summary}, (np.concatenate(targets), np.concatenate(pooled))
+
+
+def _evenly(found: Examples, most: int) -> np.ndarray:
+    """Row numbers of at most `most` images of each class, evenly spread."""
+    parts = [np.flatnonzero(chosen) for chosen in (~found.synthetic, found.synthetic)]
+    return np.concatenate(
+        [part[np.unique(np.linspace(0, len(part) - 1, min(most, len(part))).round().astype(int))] for part in parts]
+    )
+
+
+def _verdicts(limits: Thresholds, probabilities: np.ndarray, typicality: np.ndarray) -> dict[str, float]:
+    """Share of each verdict."""
+    given = [limits.verdict(float(p), float(t)) for p, t in zip(probabilities, typicality, strict=True)]
+    return {verdict: given.count(verdict) / len(given) for verdict in VERDICTS}
+
+
+def _show_heat(model: Detector, found: Examples, seed: int, path: Path) -> None:
+    """Real images with a synthetic region each, and where the detector finds its evidence."""
+    made = localisation.pasted(found.images[~found.synthetic], found.images[found.synthetic], seed)
+    images = made.with_synthetic[:SHOWN]
+    figures.heatmaps(images, localisation.heat(model, images), made.regions[:SHOWN], path)
