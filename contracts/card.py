@@ -235,8 +235,9 @@ def _detector(detector: dict[str, Any], found: Numbers) -> list[str]:
     if "promise" in detector:
         promise = detector["promise"]
         facts.append(
-            f"Of real images like the {promise['held_out_images']:,} held-out ones, at most "
-            f"{_percent(promise['false_alarm_share'])} are called synthetic on average (split conformal prediction)."
+            f"Of further images of the {promise['held_out_groups']:,} patients, places or images behind the "
+            f"{promise['held_out_images']:,} held-out real ones, at most {_percent(promise['false_alarm_share'])} are "
+            "called synthetic on average (split conformal prediction)."
         )
     if "auc_after" in found:
         altered = ", ".join(f"{_plain(name)} {area:.3f}" for name, area in sorted(found["auc_after"].items()))
@@ -254,8 +255,8 @@ def _detector(detector: dict[str, Any], found: Numbers) -> list[str]:
     return [
         _list(facts),
         _table(["Measure, on held-out images", *columns], rows),
-        "A generator is never seen where the detector was trained without any of its images: what to expect of the "
-        "next one."
+        "A generator is never seen where the detector was trained without any of its images. Generators of another "
+        "family than these may be harder."
         if unseen
         else "It knows the generators it was trained on: images of others may pass for real.",
     ]
@@ -264,11 +265,11 @@ def _detector(detector: dict[str, Any], found: Numbers) -> list[str]:
 def _attacked(by_budget: Numbers) -> str:
     shares = [
         f"{_percent(found['synthetic_as_real']['called_real'])} at {budget.removeprefix('epsilon_')}"
-        for budget, found in sorted(by_budget.items())
+        for budget, found in sorted(by_budget.items(), key=lambda entry: int(entry[0].removeprefix("epsilon_")))
     ]
     return (
-        "It withstands no attacker who knows it: share of generated images that are called real after projected "
-        f"gradient descent, by the grey levels that a pixel may change: {', '.join(shares)}."
+        "Share of generated images that are called real after an attack by somebody who has this detector (projected "
+        f"gradient descent), by the grey levels that a pixel may change: {', '.join(shares)}."
     )
 
 

@@ -136,7 +136,10 @@ class Endpoints:
             wanted = await read_authenticity(request)
             models = self._models(wanted.model)
             decoded, digest = await self._in_thread(lambda: self._decode(wanted.image))
-            timed = await self._side_by_side([functools.partial(_look, model, decoded.pixels) for model in models])
+            if wanted.model is None and len(models) > 1:
+                models, timed = await self._look_around(models, decoded.pixels)
+            else:
+                timed = [await self._in_thread(lambda: _look(models[0], decoded.pixels))]
             looks = [look for look, _ in timed]
             chosen = nearest(models, looks)
             model = models[chosen]
@@ -146,6 +149,24 @@ class Endpoints:
         # The client need not wait for what its image adds to counts and drift.
         after = BackgroundTask(self._record, model, judgement)
         return JSONResponse(_verdict(model, decoded, judgement, typicalities, digest), background=after)
+
+    async def _look_around(
+        self, models: list[Model], pixels: np.ndarray
+    ) -> tuple[list[Model], list[tuple[Look, float]]]:
+        """The looks of all models that do not break, and these models: one broken model spoils no check."""
+
+        def attempt(model: Model) -> tuple[Look, float] | None:
+            try:
+                return _look(model, pixels)
+            except ModelError:
+                logger.exception("%s cannot look at an image; the other models answer", model.name)
+                return None
+
+        found = await self._side_by_side([functools.partial(attempt, model) for model in models])
+        able = [(model, timed) for model, timed in zip(models, found, strict=True) if timed is not None]
+        if not able:
+            raise Refusal("model_failure", f"none of {', '.join(model.name for model in models)} can look at the image")
+        return [model for model, _ in able], [timed for _, timed in able]
 
     async def _batches(self, model: Model, seed: int, wanted: GenerateRequest) -> list[Samples]:
         """All images asked for, in batches side by side."""

@@ -122,7 +122,6 @@ def test_every_stage_runs_and_the_release_is_whole(clone: Clone, output: str) ->
         "losses",
         "real_beside_synthetic",
         "reliability",
-        "reliability_unseen",
         "robustness",
         "roc",
     }

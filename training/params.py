@@ -106,7 +106,7 @@ class TrainDetector:
     """Both detectors, their calibration and their thresholds."""
 
     corrupted_copies: int
-    """Copies of every training image, of both classes, passed through blur, JPEG, resizing or noise."""
+    """Copies of every training image, of both classes, each randomly corrupted."""
     regularisation: float
     """C of scikit-learn's LogisticRegression."""
     epochs: int

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from contracts.imaging import ImageSpec
 from contracts.manifest import Thresholds
+from training.detectors import linear_evidence
 from training.detectors.calibration import Calibration, Decision
 from training.detectors.linear_evidence import LinearEvidence
 from training.detectors.residual_network import ResidualNetwork
@@ -100,19 +101,13 @@ def path(folder: Path, kind: str, unseen: str | None = None) -> Path:
 
 
 @torch.inference_mode()
-def log_odds(scorer: nn.Module, images: np.ndarray, batch_size: int = 128) -> np.ndarray:
+def log_odds(scorer: nn.Module, images: np.ndarray) -> np.ndarray:
     """A scorer's log-odds float [N], not calibrated, of uint8 images [N, H, W, C]."""
-    parts = [
-        scorer(to_unit(tensor(images[start : start + batch_size])))[0] for start in range(0, len(images), batch_size)
-    ]
-    return torch.cat(parts).numpy()
+    return torch.cat([scorer(to_unit(tensor(batch)))[0] for batch in linear_evidence.in_batches(images)]).numpy()
 
 
 @torch.inference_mode()
-def judge(detector: nn.Module, images: np.ndarray, batch_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+def judge(detector: nn.Module, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and typicalities, each float [N], of uint8 images [N, H, W, C]."""
-    parts = [
-        detector(torch.from_numpy(np.array(images[start : start + batch_size])))[:2]
-        for start in range(0, len(images), batch_size)
-    ]
+    parts = [detector(torch.from_numpy(np.array(batch)))[:2] for batch in linear_evidence.in_batches(images)]
     return torch.cat([part[0] for part in parts]).numpy(), torch.cat([part[1] for part in parts]).numpy()

@@ -29,10 +29,6 @@ class Examples:
         """Those of a mask or of row numbers."""
         return Examples(self.images[chosen], self.origins[chosen])
 
-    def without(self, origin: str) -> "Examples":
-        """All but those of one origin."""
-        return self.rows(self.origins != origin)
-
     def only(self, *origins: str) -> "Examples":
         """Those of these origins."""
         return self.rows(np.isin(self.origins, origins))
@@ -53,17 +49,21 @@ def held_out(dataset: str, split: str, recipes: list[str]) -> Examples:
 
 
 def teaching(dataset: str, recipes: list[str], forgers: dict[str, Forgery], most: int, seed: int) -> Examples:
-    """What detectors are trained on: at most `most` real training images, and as many synthetic ones.
+    """What detectors are trained on: at most `most` real training images, and at most as many of generators.
 
-    The synthetic ones are evenly of all recipes, each with its variants; besides, all forgers forge real images.
+    Those are evenly of all recipes, each with its variants; besides, all forgers forge real images, together at most
+    half of `most`.
     """
     random = np.random.default_rng(seed)
     real = _thinned(np.asarray(prepared.load(folders.prepared(dataset), "train").images), most, random)
     parts = [_of(REAL, real)]
     for recipe in recipes:
-        own = np.load(folders.samples(dataset, recipe) / "train.npy")
-        fakes = np.concatenate([own, np.load(folders.variants(dataset, recipe))])
-        parts.append(_of(recipe, _thinned(fakes, most // len(recipes), random)))
+        own = np.load(folders.samples(dataset, recipe) / "train.npy", mmap_mode="r")
+        variants = np.load(folders.variants(dataset, recipe), mmap_mode="r")
+        share = max(2, most // len(recipes))
+        kept = share * len(own) // (len(own) + len(variants))
+        fakes = np.concatenate([_thinned(own, kept, random), _thinned(variants, share - kept, random)])
+        parts.append(_of(recipe, fakes))
     share = max(1, int(most * FORGED_SHARE) // max(1, len(forgers)))
     for number, (name, forge) in enumerate(forgers.items()):
         parts.append(_of(name, forge(_thinned(real, share, random), seed + number)))

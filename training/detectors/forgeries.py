@@ -1,7 +1,7 @@
 """Cheap forgeries: real images with traces of synthesis put into them, so that a detector sees more than one generator.
 
-Every function maps real images uint8 [N, H, W, C] to as many forged ones. None does what benign processing does too,
-plain resizing, JPEG or blur: a detector that learns those would call any processed photograph synthetic.
+Every function maps real images uint8 [N, H, W, C] to as many forged ones. None is plain resizing, JPEG or blur: a
+detector that learns those would call any processed photograph synthetic.
 
 - `autoencoded_transposed`, `autoencoded_resized`: through a small autoencoder whose decoder enlarges by transposed
   convolutions or by nearest neighbours, after AutoGAN (Zhang, Karaman, Chang, WIFS 2019, arXiv 1907.06515).

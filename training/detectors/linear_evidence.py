@@ -3,6 +3,8 @@
 On unseen generators it was measured far ahead of small convolutional networks; its weights can be read.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +19,8 @@ from training.pixels import tensor, to_unit
 
 CELL = 8
 """Side in pixels of one cell of the heatmap."""
+BATCH_PIXELS = 128 * 64**2
+"""Of all images that go through a detector at a time."""
 
 
 class LinearEvidence(nn.Module):
@@ -70,10 +74,15 @@ class LinearEvidence(nn.Module):
 
 
 @torch.inference_mode()
-def features_of(images: np.ndarray, features: nn.Module, batch_size: int = 128) -> np.ndarray:
+def features_of(images: np.ndarray, features: nn.Module) -> np.ndarray:
     """Features float32 [N, count] of uint8 images [N, H, W, C]."""
-    rows = [features(as_input(images[start : start + batch_size])) for start in range(0, len(images), batch_size)]
-    return torch.cat(rows).numpy()
+    return torch.cat([features(as_input(batch)) for batch in in_batches(images)]).numpy()
+
+
+def in_batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Parts of [N, H, W, C], the smaller the larger the images: memory stays the same."""
+    size = max(1, BATCH_PIXELS // (images.shape[1] * images.shape[2]))
+    return (images[start : start + size] for start in range(0, len(images), size))
 
 
 def as_input(images: np.ndarray) -> Tensor:

@@ -47,7 +47,7 @@ class ResidualNetwork(nn.Module):
 def fit(
     images: np.ndarray, synthetic: np.ndarray, spec: ImageSpec, settings: TrainDetector, name: str
 ) -> ResidualNetwork:
-    """Train on uint8 images [N, H, W, C] and targets bool [N], with random flips."""
+    """Train on uint8 images [N, H, W, C] and targets bool [N], with random flips; both classes weigh the same."""
     target = device.choose()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
@@ -59,6 +59,8 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate * 3, total_steps=steps)
     stream = torch.Generator().manual_seed(settings.seed)
     wanted = torch.from_numpy(synthetic).float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
+    share = float(synthetic.mean())
+    weights = torch.from_numpy(np.where(synthetic, 0.5 / share, 0.5 / (1 - share))).float()
     with progress.bar(steps * batch_size, f"training residual network of {name}", "images") as bar:
         for _ in range(settings.epochs):
             shuffled = torch.randperm(len(images), generator=stream)
@@ -69,7 +71,9 @@ def fit(
                     if torch.rand((), generator=stream) < 0.5:
                         batch = batch.flip(axis)
                 logits, _ = model(batch.to(target))
-                loss = F.binary_cross_entropy_with_logits(logits, wanted[rows].to(target))
+                loss = F.binary_cross_entropy_with_logits(
+                    logits, wanted[rows].to(target), weight=weights[rows].to(target)
+                )
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from contracts.imaging import ImageSpec
 from contracts.manifest import VERDICTS, Thresholds
 from training import folders, params
 from training.data.prepared import Row
 from training.detectors import detector, examples
 from training.detectors.detector import Detector
 from training.detectors.examples import REAL, Examples
-from training.evaluation import adversary, detection, figures, localisation, robustness
+from training.evaluation import adversary, detection, figures, localisation, robustness, scope
 
+CALIBRATION = ("calibration_error", "brier_score")
 MOST_HANDLED = 200
 """Images of each class that are sent through every corruption."""
 SHOWN = 6
@@ -39,7 +41,9 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
         clean[kind] = detection.area_under_curve(few.synthetic, detector.judge(model, few.images)[0])
         handled[kind] = robustness.after(model, few.images, few.synthetic)
         real, fakes = found.images[~found.synthetic], found.images[found.synthetic]
-        unseen, unseen_curves[kind] = _unseen(folder, kind, recipes, found, groups, settings)
+        unseen, pooled = _unseen(folder, kind, recipes, found, groups, decision.thresholds, settings)
+        if len(recipes) > 1:
+            unseen_curves[kind] = pooled
         kinds[kind] = {
             **detection.with_intervals(
                 found.synthetic, probabilities, groups, settings.bootstrap_rounds, settings.seed
@@ -59,39 +63,59 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
         }
     figures.roc(curves, out / "roc.png")
     figures.reliability_diagram(curves, out / "reliability.png")
-    figures.reliability_diagram(unseen_curves, out / "reliability_unseen.png")
+    if unseen_curves:
+        figures.reliability_diagram(unseen_curves, out / "reliability_unseen.png")
     figures.robustness(clean, handled, out / "robustness.png")
     champion = json.loads((folder / detector.SELECTION).read_text(encoding="utf-8"))["champion"]
-    _show_heat(detector.load(detector.path(folder, champion)), found, settings.seed, out / "heatmaps.png")
+    released = detector.load(detector.path(folder, champion))
+    _show_heat(released, found, settings.seed, out / "heatmaps.png")
+    size, channels = found.images.shape[1], found.images.shape[3]
     return {
         "images": {origin: int((found.origins == origin).sum()) for origin in (REAL, *recipes)},
         "intervals_resample": {"unit": unit, "count": len(np.unique(real_groups))},
         "kinds": kinds,
         "champion": champion,
+        "typicality_auc_against": scope.against_strangers(
+            released, found.images[~found.synthetic], ImageSpec(size, channels)
+        ),
     }
 
 
 def _unseen(
-    folder: Path, kind: str, recipes: list[str], found: Examples, groups: np.ndarray, settings: params.Evaluate
+    folder: Path,
+    kind: str,
+    recipes: list[str],
+    found: Examples,
+    groups: np.ndarray,
+    limits: Thresholds,
+    settings: params.Evaluate,
 ) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
     """Leave one generator out: each recipe's images before the detector that never saw any of them.
 
-    Also the pooled targets and probabilities, for the reliability diagram.
+    A single recipe calibrated that detector itself, so nothing is said of calibration then. Also the pooled targets and
+    probabilities, for the reliability diagram.
     """
     numbers, targets, pooled = {}, [], []
     for recipe in recipes:
         chosen = np.isin(found.origins, (REAL, recipe))
         only = found.rows(chosen)
-        probabilities, _ = detector.judge(detector.load(detector.path(folder, kind, recipe)), only.images)
-        numbers[recipe] = detection.with_intervals(
-            only.synthetic, probabilities, groups[chosen], settings.bootstrap_rounds, settings.seed
+        probabilities, typicality = detector.judge(detector.load(detector.path(folder, kind, recipe)), only.images)
+        known: dict[str, Any] = dict(
+            detection.with_intervals(
+                only.synthetic, probabilities, groups[chosen], settings.bootstrap_rounds, settings.seed
+            )
         )
+        if len(recipes) == 1:
+            known = {name: value for name, value in known.items() if name not in CALIBRATION}
+        fake = only.synthetic
+        numbers[recipe] = known | {"verdicts": _verdicts(limits, probabilities[fake], typicality[fake])}
         targets.append(only.synthetic)
         pooled.append(probabilities)
     summary = {}
     for name, worse in UNSEEN_SUMMARY.items():
-        values = [found_numbers[name]["value"] for found_numbers in numbers.values()]
-        summary[name] = {"mean": float(np.mean(values)), "worst": worse(values)}
+        values = [of_recipe[name]["value"] for of_recipe in numbers.values() if name in of_recipe]
+        if values:
+            summary[name] = {"mean": float(np.mean(values)), "worst": worse(values)}
     return {"generators": numbers, "summary": summary}, (np.concatenate(targets), np.concatenate(pooled))
 
 

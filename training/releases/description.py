@@ -50,6 +50,7 @@ def describe(
             "promise": {
                 "false_alarm_share": decision.false_alarm_share,
                 "held_out_images": decision.held_out_images,
+                "held_out_groups": decision.held_out_groups,
             },
             "operating_points": scores["operating_points"],
             "inputs": {"image": image},

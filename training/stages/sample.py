@@ -49,10 +49,11 @@ def _variants(dataset: str, recipe: str, trained: Trained, seed: int, start: int
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(SNAPSHOTS, len(paths))).round().astype(int))
     generators += [(Trained.load(paths[row]).to(device_used), 1.0) for row in chosen]
     parts = np.diff(np.linspace(0, count, len(generators) + 1).astype(int))
+    starts = start + np.cumsum(parts) - parts
     return np.concatenate(
         [
-            one.generate(seed, start, int(part), truncation)
-            for (one, truncation), part in zip(generators, parts, strict=True)
+            one.generate(seed, int(first), int(part), truncation)
+            for (one, truncation), first, part in zip(generators, starts, parts, strict=True)
         ]
     )
 

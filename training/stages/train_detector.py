@@ -34,7 +34,7 @@ from training.detectors.calibration import Calibration
 from training.detectors.detector import Detector
 from training.detectors.examples import REAL, Examples
 from training.detectors.typicality import Typicality
-from training.evaluation.detection import area_under_curve
+from training.evaluation.detection import area_under_curve, independent_groups
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,13 @@ class Lesson:
         features = linear_evidence.features_of(whole.images, linear_evidence.LinearEvidence(spec).features)
         return Lesson(whole, features, spec, settings)
 
-    def linear_evidence(self, unseen: str | None) -> tuple[linear_evidence.LinearEvidence, Pipeline]:
-        """The linear model and its original, without the images of a recipe."""
+    def scorer(self, kind: str, unseen: str | None, name: str) -> tuple[nn.Module, Pipeline | None]:
+        """A trained scorer of a kind, without the images of a recipe; and its scikit-learn original, if it has one."""
         known = self.examples.origins != unseen
-        return linear_evidence.fit(self.features[known], self.examples.synthetic[known], self.spec, self.settings)
-
-    def scorer(self, kind: str, unseen: str | None, name: str) -> nn.Module:
-        """A trained scorer of a kind, without the images of a recipe."""
         if kind == "linear_evidence":
-            return self.linear_evidence(unseen)[0]
-        known = self.examples.rows(self.examples.origins != unseen)
-        return residual_network.fit(known.images, known.synthetic, self.spec, self.settings, name)
+            return linear_evidence.fit(self.features[known], self.examples.synthetic[known], self.spec, self.settings)
+        chosen = self.examples if unseen is None else self.examples.rows(known)
+        return residual_network.fit(chosen.images, chosen.synthetic, self.spec, self.settings, name), None
 
 
 def train_detector(dataset: str) -> None:
@@ -91,6 +87,7 @@ def train_detector(dataset: str) -> None:
             settings,
         )
         held_out = examples.held_out(dataset, "validation", recipes)
+        _, groups = independent_groups(prepared.load(folders.prepared(dataset), "validation").rows)
         corrupted = Examples(
             corruptions.corrupt_randomly(held_out.images, settings.seed + settings.corrupted_copies), held_out.origins
         )
@@ -104,14 +101,15 @@ def train_detector(dataset: str) -> None:
 
         numbers: dict[str, dict[str, float]] = {}
         for kind in detector.KINDS:
-            scorer = lesson.scorer(kind, None, dataset)
-            unseen = {recipe: lesson.scorer(kind, recipe, f"{dataset} without {recipe}") for recipe in recipes}
+            scorer, original = lesson.scorer(kind, None, dataset)
+            if original is not None:
+                joblib.dump(original, out / detector.ORIGINAL)
+            unseen = {recipe: lesson.scorer(kind, recipe, f"{dataset} without {recipe}")[0] for recipe in recipes}
             numbers[kind] = {
                 recipe: (_area(one, held_out.only(REAL, recipe)) + _area(one, corrupted.only(REAL, recipe))) / 2
                 for recipe, one in unseen.items()
             }
-            _calibrate(kind, scorer, unseen, held_out, typicality, settings, spec, out)
-        joblib.dump(lesson.linear_evidence(None)[1], out / detector.ORIGINAL)
+            _calibrate(kind, scorer, unseen, held_out, groups, typicality, settings, spec, out)
         champion = detector.choose({kind: float(np.mean(list(aucs.values()))) for kind, aucs in numbers.items()})
         (out / detector.SELECTION).write_text(json.dumps({"champion": champion}) + "\n", encoding="utf-8")
         (out / tracking.METRICS).write_text(
@@ -127,6 +125,7 @@ def _calibrate(
     scorer: nn.Module,
     unseen: dict[str, nn.Module],
     held_out: Examples,
+    groups: np.ndarray,
     typicality: Typicality,
     settings: params.TrainDetector,
     spec: ImageSpec,
@@ -139,7 +138,7 @@ def _calibrate(
     whole = Detector(scorer, typicality, scale).eval()
     detector.save(detector.path(out, kind), whole, kind, spec, settings.width)
     for recipe, one in unseen.items():
-        # Its own images may not have calibrated it either, where there are others.
+        # Nor is it calibrated on its own images, where there are others.
         others = [other for other in unseen if other != recipe] or [recipe]
         path = detector.path(out, kind, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +146,9 @@ def _calibrate(
     probabilities, typical = detector.judge(whole, held_out.images)
     fakes = [scale.probabilities(logits[recipe][targets[recipe]]) for recipe in unseen]
     real = probabilities[~held_out.synthetic]
-    detector.save_decision(out, kind, calibration.decide(real, np.concatenate(fakes), typical, settings.error_share))
+    detector.save_decision(
+        out, kind, calibration.decide(real, groups, np.concatenate(fakes), typical, settings.error_share)
+    )
 
 
 def _platt(logits: dict[str, np.ndarray], targets: dict[str, np.ndarray], recipes: list[str]) -> Calibration:

@@ -51,7 +51,7 @@ def test_real_images_are_called_synthetic_no_more_often_than_promised() -> None:
     for count, error_share in ((40, 0.1), (200, 0.01), (19, 0.05)):
         alarms = []
         for _ in range(500):
-            decision = decide(random.beta(5, 1, count), unseen, typicality, error_share)
+            decision = decide(random.beta(5, 1, count), np.arange(count), unseen, typicality, error_share)
             alarms.append((random.beta(5, 1, 100) >= decision.thresholds.synthetic).mean())
         assert decision.false_alarm_share <= error_share
         deviation = np.std(alarms) / np.sqrt(len(alarms))
@@ -60,12 +60,26 @@ def test_real_images_are_called_synthetic_no_more_often_than_promised() -> None:
         assert np.mean(alarms) >= decision.false_alarm_share - 3 * deviation
 
 
+def test_where_real_images_saturate_the_promise_says_how_many_are_called_synthetic() -> None:
+    real = np.where(np.arange(200) < 20, 1.0, 0.1)
+    decision = decide(real, np.arange(200), np.array([0.99]), np.ones(3), error_share=0.01)
+    assert decision.thresholds.synthetic == 1.0
+    assert decision.false_alarm_share == pytest.approx(21 / 201)
+
+
 def test_few_images_promise_what_they_can() -> None:
     real = np.linspace(0.81, 0.9, 9)
-    decision = decide(real, np.array([0.99]), np.ones(3), error_share=0.01)
+    decision = decide(real, np.arange(9) // 3, np.array([0.99]), np.ones(3), error_share=0.01)
     assert decision.thresholds.synthetic > real.max()
     assert decision.false_alarm_share == pytest.approx(0.1)
-    assert decision.held_out_images == 9
+    assert (decision.held_out_images, decision.held_out_groups) == (9, 3)
+
+
+def test_scores_that_rank_the_wrong_way_round_make_unsure_and_turn_nothing_over() -> None:
+    logits, synthetic = scores(2.0)
+    calibration = platt(-logits, synthetic)
+    assert calibration.slope > 0
+    assert np.abs(calibration.probabilities(logits) - 0.5).max() < 0.05
 
 
 @given(st.integers(0, 2**31), st.floats(0.1, 6), st.floats(0.001, 0.2))
@@ -73,7 +87,7 @@ def test_thresholds_keep_their_shares_on_held_out_images(seed: int, distance: fl
     random = np.random.default_rng(seed)
     real, unseen = (1 / (1 + np.exp(-random.normal(centre, 1.0, 200))) for centre in (-distance, distance))
     typicality = random.random(400)
-    limits = decide(real, unseen, typicality, error_share).thresholds
+    limits = decide(real, np.arange(200), unseen, typicality, error_share).thresholds
     allowed = error_share + 1 / 200
     assert (real >= limits.synthetic).mean() <= allowed
     assert (unseen <= limits.real).mean() <= allowed
@@ -83,7 +97,7 @@ def test_thresholds_keep_their_shares_on_held_out_images(seed: int, distance: fl
 
 
 def test_verdicts_follow_the_thresholds() -> None:
-    limits = decide(np.array([0.1]), np.array([0.9]), np.array([0.4, 0.6]), 0.01).thresholds
+    limits = decide(np.array([0.1]), np.arange(1), np.array([0.9]), np.array([0.4, 0.6]), 0.01).thresholds
     assert limits.verdict(0.95, 0.5) == "synthetic"
     assert limits.verdict(0.5, 0.5) == "uncertain"
     assert limits.verdict(0.05, 0.5) == "real"
@@ -92,6 +106,6 @@ def test_verdicts_follow_the_thresholds() -> None:
 
 def test_unlike_any_is_out_of_scope_even_beside_a_poor_generator() -> None:
     typicality = np.where(np.arange(100) >= 90, 0.0, 0.5)
-    limits = decide(np.full(50, 0.1), np.full(50, 0.9), typicality, error_share=0.01).thresholds
+    limits = decide(np.full(50, 0.1), np.arange(50), np.full(50, 0.9), typicality, error_share=0.01).thresholds
     assert limits.verdict(0.5, 0.0) == "out_of_scope"
     assert limits.verdict(0.9, 0.5) == "synthetic"

@@ -40,14 +40,16 @@ def test_the_probability_is_the_calibrated_score() -> None:
 
 def test_log_odds_are_the_scores_before_calibration() -> None:
     model = detector.Detector(detector.scorer("residual_network", SPEC, 4), Typicality(SPEC), Calibration(2, 1)).eval()
-    scores = detector.log_odds(model.scorer, IMAGES, batch_size=2)
+    scores = detector.log_odds(model.scorer, IMAGES)
     np.testing.assert_allclose(
         detector.judge(model, IMAGES)[0], Calibration(2, 1).probabilities(scores), rtol=1e-5, atol=1e-6
     )
 
 
 def test_a_decision_is_read_back_as_it_was(tmp_path: Path) -> None:
-    decision = decide(np.linspace(0, 0.9, 30), np.array([0.7, 0.9]), np.linspace(0, 1, 60), error_share=0.05)
+    decision = decide(
+        np.linspace(0, 0.9, 30), np.arange(30), np.array([0.7, 0.9]), np.linspace(0, 1, 60), error_share=0.05
+    )
     detector.save_decision(tmp_path, "linear_evidence", decision)
     assert detector.load_decision(tmp_path, "linear_evidence") == decision
 

@@ -50,10 +50,3 @@ def test_what_teaches_holds_variants_and_forgeries_and_no_more_than_asked(counts
     assert set(np.unique(examples.teaching("cells", RECIPES, {}, 400, seed=5).only("one").images)) == {0, 10}
     real = {image.tobytes() for image in darkened(found.only(REAL).images, 5)}
     assert {image.tobytes() for image in found.only("dark").images} <= real
-
-
-def test_without_an_origin_the_rest_stays_in_order(counts: dict[str, int]) -> None:
-    found = examples.held_out("cells", "test", RECIPES)
-    rest = found.without("one")
-    np.testing.assert_array_equal(rest.images, np.concatenate([found.only(REAL).images, found.only("two").images]))
-    assert "one" not in rest.origins
