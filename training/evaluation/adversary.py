@@ -26,7 +26,7 @@ EPSILONS = (1, 2, 4)
 STEPS = 10
 STEP_SHARE = 2.5
 """All steps together reach this many epsilons, so that the far corner is within reach of any start (Madry et al.)."""
-MOST_IMAGES = 100
+MOST_IMAGES = 50
 BATCH = 50
 
 Attack = Callable[[Detector, np.ndarray, bool, int], np.ndarray]
@@ -69,7 +69,7 @@ def pgd(model: Detector, images: np.ndarray, as_synthetic: bool, epsilon: int, s
 
 
 def measure(model: Detector, real: np.ndarray, synthetic: np.ndarray, limits: Thresholds, seed: int) -> dict[str, Any]:
-    """Attack at most 100 images of each class, uint8 [N, H, W, C]; the others stay as they are.
+    """Attack at most 50 images of each class, uint8 [N, H, W, C]; the others stay as they are.
 
     For the untouched images, and by attack and epsilon: the AUC between the attacked class and the other one,
     untouched, and the shares of the attacked images at or above the threshold of `synthetic`, and at or below that of

@@ -17,7 +17,7 @@ from training.detectors.examples import REAL, Examples
 from training.evaluation import adversary, detection, figures, localisation, robustness, scope
 
 CALIBRATION = ("calibration_error", "brier_score")
-MOST_HANDLED = 200
+MOST_HANDLED = 100
 """Images of each class that are sent through every corruption."""
 SHOWN = 6
 UNSEEN_SUMMARY = {"auc": min, "tpr_at_1_percent_fpr": min, "calibration_error": max}
