@@ -139,7 +139,7 @@ def test_the_report_says_what_attacks_cost() -> None:
     model = Detector(scorer, Typicality(SPEC), Calibration(2.0, -2 * 101.5)).eval()
     real, synthetic = (np.full((130, 32, 32, 3), level, dtype=np.uint8) for level in (100, 103))
     report = adversary.measure(model, real, synthetic, LIMITS, seed=0)
-    assert report["images"] == {"real": 100, "synthetic": 100}
+    assert report["images"] == {"real": 50, "synthetic": 50}
     assert report["clean"]["auc"] == 1
     assert report["clean"]["synthetic"] == {"called_synthetic": 1, "called_real": 0}
     assert report["clean"]["real"] == {"called_synthetic": 0, "called_real": 1}
