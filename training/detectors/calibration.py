@@ -23,9 +23,32 @@ class Calibration:
     slope: float
     offset: float
 
+    def of(self, scale: "Scale") -> "Calibration":
+        """The same for logits before they were put on a scale."""
+        return Calibration(self.slope / scale.deviation, self.offset - self.slope * scale.mean / scale.deviation)
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Probability of being synthetic, float [N]."""
         return np.asarray(expit(self.slope * logits + self.offset))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where a scorer puts held-out real images: two scorers of a kind agree on them no better than on anything else.
+
+    What is learned of one scorer's logits holds for another one's when both are counted from there.
+    """
+
+    mean: float
+    deviation: float
+
+    @staticmethod
+    def of(real: np.ndarray) -> "Scale":
+        """From the logits of real images, float [N]."""
+        return Scale(float(real.mean()), float(real.std()) or 1.0)
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        return (logits - self.mean) / self.deviation
 
 
 def platt(logits: np.ndarray, synthetic: np.ndarray) -> Calibration:

@@ -30,7 +30,7 @@ from training.detectors import (
     linear_evidence,
     residual_network,
 )
-from training.detectors.calibration import Calibration
+from training.detectors.calibration import Calibration, Scale
 from training.detectors.detector import Detector
 from training.detectors.examples import REAL, Examples
 from training.detectors.typicality import Typicality
@@ -132,23 +132,26 @@ def _calibrate(
     out: Path,
 ) -> None:
     """Calibrate a kind on generators that its scorers never saw, decide, and write all its detectors."""
-    logits = {recipe: detector.log_odds(one, held_out.only(REAL, recipe).images) for recipe, one in unseen.items()}
-    targets = {recipe: held_out.only(REAL, recipe).synthetic for recipe in unseen}
-    scale = _platt(logits, targets, list(unseen))
-    whole = Detector(scorer, typicality, scale).eval()
+    real = ~held_out.synthetic
+    logits = {recipe: detector.log_odds(one, held_out.images) for recipe, one in unseen.items()}
+    scales = {recipe: Scale.of(found[real]) for recipe, found in logits.items()}
+    parts = {recipe: np.isin(held_out.origins, (REAL, recipe)) for recipe in unseen}
+    scaled = {recipe: scales[recipe](found[parts[recipe]]) for recipe, found in logits.items()}
+    targets = {recipe: held_out.synthetic[parts[recipe]] for recipe in unseen}
+    general = _platt(scaled, targets, list(unseen))
+    whole = Detector(scorer, typicality, general.of(Scale.of(detector.log_odds(scorer, held_out.images)[real]))).eval()
     detector.save(detector.path(out, kind), whole, kind, spec, settings.width)
     for recipe, one in unseen.items():
         # Nor is it calibrated on its own images, where there are others.
         others = [other for other in unseen if other != recipe] or [recipe]
         path = detector.path(out, kind, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
-        detector.save(path, Detector(one, typicality, _platt(logits, targets, others)), kind, spec, settings.width)
+        calibrated = Detector(one, typicality, _platt(scaled, targets, others).of(scales[recipe]))
+        detector.save(path, calibrated, kind, spec, settings.width)
     probabilities, typical = detector.judge(whole, held_out.images)
-    fakes = [scale.probabilities(logits[recipe][targets[recipe]]) for recipe in unseen]
-    real = probabilities[~held_out.synthetic]
-    detector.save_decision(
-        out, kind, calibration.decide(real, groups, np.concatenate(fakes), typical, settings.error_share)
-    )
+    fakes = [general.probabilities(scaled[recipe][targets[recipe]]) for recipe in unseen]
+    decision = calibration.decide(probabilities[real], groups, np.concatenate(fakes), typical, settings.error_share)
+    detector.save_decision(out, kind, decision)
 
 
 def _platt(logits: dict[str, np.ndarray], targets: dict[str, np.ndarray], recipes: list[str]) -> Calibration:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from training.detectors.calibration import decide, platt
+from training.detectors.calibration import Scale, decide, platt
 
 RANDOM = np.random.default_rng(0)
 
@@ -58,6 +58,18 @@ def test_real_images_are_called_synthetic_no_more_often_than_promised() -> None:
         assert np.mean(alarms) <= decision.false_alarm_share + 3 * deviation
         # Nor is the promise an idle one.
         assert np.mean(alarms) >= decision.false_alarm_share - 3 * deviation
+
+
+def test_a_calibration_moves_to_a_scorer_that_counts_otherwise() -> None:
+    """Another scorer with the same ranking, shifted and stretched, gives the same probabilities."""
+    logits, synthetic = scores(2.0)
+    other = 3 * logits + 7
+    learned, used = Scale.of(logits[~synthetic]), Scale.of(other[~synthetic])
+    calibration = platt(learned(logits), synthetic)
+    expected = calibration.of(learned).probabilities(logits)
+    np.testing.assert_allclose(calibration.of(used).probabilities(other), expected, atol=1e-6)
+    np.testing.assert_allclose(expected, calibration.probabilities(learned(logits)), atol=1e-9)
+    assert np.abs(calibration.of(learned).probabilities(other) - expected).max() > 0.2
 
 
 def test_where_real_images_saturate_the_promise_says_how_many_are_called_synthetic() -> None:
