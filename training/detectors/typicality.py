@@ -108,7 +108,9 @@ class Typicality(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         distance = self.distance(self.content(images))
         beyond = (distance - self.distances[-1]).clamp(min=0)
-        return _interpolate(distance, self.distances, self.percentiles) * torch.exp(-self.decay * beyond)
+        percentile = _interpolate(distance, self.distances, self.percentiles)
+        # Sums of shares may round to more than one.
+        return percentile.clamp(max=1) * torch.exp(-self.decay * beyond)
 
     def take(self, train: np.ndarray, held_out: np.ndarray) -> None:
         """Fit to content features float [N, count] of real training and real held-out images."""

@@ -128,3 +128,13 @@ def test_content_is_the_same_from_noisy_pixels(fitted: Typicality) -> None:
     harmed = np.stack([noise(image, 5, seed=1) for image in images])
     before, after = (linear_evidence.features_of(each, fitted.content) for each in (images, harmed))
     assert np.abs(after - before).mean() < 0.5 * before.std(axis=0).mean()
+
+
+def test_the_most_typical_image_of_all_is_no_more_than_one(fitted: Typicality) -> None:
+    """Nothing is nearer than the centre, and the shares between many knots sum up with rounding."""
+    nearest = fitted.distances[:1] - 1
+    for knots in (fitted.distances, fitted.distances + 1e-3):
+        fitted_percentile = _interpolate(nearest, knots, fitted.percentiles)
+        assert fitted_percentile == pytest.approx(1, abs=1e-5)
+    found = typicality_of(fitted, smooth_images(400, 32, 3, seed=3))
+    assert 0 <= found.min() < found.max() <= 1

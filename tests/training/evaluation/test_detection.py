@@ -85,7 +85,9 @@ def test_details_of_one_patient_count_together() -> None:
 
 
 def test_operating_points_keep_their_false_positive_rates() -> None:
-    for point, allowed in zip(detection.operating_points(SYNTHETIC, PROBABILITIES), (0.01, 0.05), strict=True):
+    for point, allowed in zip(
+        detection.operating_points(SYNTHETIC, PROBABILITIES), detection.FALSE_POSITIVE_RATES, strict=True
+    ):
         positive = point["threshold"] <= PROBABILITIES
         assert positive[~SYNTHETIC].mean() == pytest.approx(point["false_positive_rate"])
         assert positive[SYNTHETIC].mean() == pytest.approx(point["true_positive_rate"])
