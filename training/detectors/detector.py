@@ -71,6 +71,7 @@ def choose(aucs: dict[str, float]) -> str:
 
 def save(path: Path, detector: Detector, kind: str, image: ImageSpec, width: int) -> None:
     """Write a detector with all that is needed to build it again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"kind": kind, "image": asdict(image), "width": width, "weights": detector.state_dict()}, path)
 
 

@@ -173,15 +173,16 @@ class LocalBinaryPatterns(nn.Module):
         self.count = channels * PATTERNS
 
     def codes(self, images: Tensor) -> Tensor:
-        """Bin of every inner pixel, int64 [N, C, H - 2, W - 2]."""
+        """Bin of every inner pixel, int32 [N, C, H - 2, W - 2]."""
         height, width = images.shape[2] - 2, images.shape[3] - 2
         centre = images[:, :, 1:-1, 1:-1]
         circle = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
-        brighter = torch.stack(
-            [(images[:, :, top : top + height, left : left + width] >= centre).long() for top, left in circle]
-        )
-        changes = (brighter != torch.cat([brighter[1:], brighter[:1]])).long().sum(0)
-        return torch.where(changes <= 2, brighter.sum(0), torch.full_like(changes, PATTERNS - 1))
+        brighter = [images[:, :, top : top + height, left : left + width] >= centre for top, left in circle]
+        # Bits, summed plane by plane: a stack of eight planes of wide integers costs ten times as much.
+        count, changes = torch.zeros_like(centre, dtype=torch.int32), torch.zeros_like(centre, dtype=torch.int32)
+        for bit, following in zip(brighter, brighter[1:] + brighter[:1], strict=True):
+            count, changes = count + bit.int(), changes + (bit ^ following).int()
+        return torch.where(changes <= 2, count, torch.full_like(count, PATTERNS - 1))
 
     def forward(self, images: Tensor) -> Tensor:
         codes = self.codes(images)

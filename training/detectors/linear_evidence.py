@@ -66,9 +66,8 @@ class LinearEvidence(nn.Module):
         codes = features.patterns.codes(images)
         for channel in range(images.shape[1]):
             start = pattern_start + channel * PATTERNS
-            for pattern in range(PATTERNS):
-                weight, mean = self.weights[start + pattern], self.mean[start + pattern]
-                pixels = pixels + weight * ((codes[:, channel] == pattern).float() - mean)
+            weights, means = (values[start : start + PATTERNS] for values in (self.weights, self.mean))
+            pixels = pixels + weights[codes[:, channel]] - weights @ means
         cells = nn.functional.pad(pixels[:, None], (1, 1, 1, 1), mode="replicate")
         return nn.functional.avg_pool2d(cells, CELL)[:, 0]
 

@@ -37,8 +37,9 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
         probabilities, typicality = detector.judge(model, found.images)
         curves[kind] = (found.synthetic, probabilities)
         decision = detector.load_decision(folder, kind)
-        few = found.rows(_evenly(found, MOST_HANDLED))
-        clean[kind] = detection.area_under_curve(few.synthetic, detector.judge(model, few.images)[0])
+        chosen = _evenly(found, MOST_HANDLED)
+        few = found.rows(chosen)
+        clean[kind] = detection.area_under_curve(few.synthetic, probabilities[chosen])
         handled[kind] = robustness.after(model, few.images, few.synthetic)
         real, fakes = found.images[~found.synthetic], found.images[found.synthetic]
         unseen, pooled = _unseen(folder, kind, recipes, found, groups, decision.thresholds, settings)

@@ -1,15 +1,13 @@
-"""The results of the study as CSV and Markdown, and its answer over several datasets in words."""
+"""The results of the study of a dataset as CSV and Markdown."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from training.study.detectability import (
     DESCRIPTOR_SETS,
-    IMITATED_BELOW,
     METRICS,
     Detectability,
     Estimate,
@@ -59,42 +57,8 @@ def markdown(dataset: str, real: Real, rows: Sequence[Detectability]) -> str:
         f"cross-validated, and no fold divides {_groups(real.fold_unit, real.fold_groups)}. Synthetic is positive. "
         f"Parentheses hold 95 % intervals, which resample {_groups(real.interval_unit, real.interval_groups)} and the "
         "generated images. In bold the best model of the epoch by F-measure; it is chosen on the images it is measured "
-        "on, so its numbers flatter a little.\n\n" + _table(lines)
+        "on, so its numbers flatter a little.\n\n" + table(lines)
     )
-
-
-def answer(studies: Sequence[dict[str, Any]]) -> str:
-    """Which kinds of bioimage are imitated well, in Markdown, of the `metrics.json` of several datasets.
-
-    A dataset is judged by the last look of the recipe that imitates it best. The harder it is to tell, the lower is the
-    best model's F-measure by all descriptors; of those that agree in the second digit, by appearance. It is imitated
-    well where the interval of the F-measure reaches below 0.95, which is said of both sets of descriptors.
-    """
-    if not studies:
-        return "No dataset was studied.\n"
-    judged = sorted(
-        ((study["dataset"], *_best_imitation(study)) for study in studies),
-        key=lambda found: (*_hardness(found[2]), found[0]),
-    )
-    sentences = []
-    for seen in reversed(DESCRIPTOR_SETS):
-        well = [dataset for dataset, _, recipe in judged if recipe[seen]["imitated_at_last"]]
-        badly = [dataset for dataset, _, recipe in judged if not recipe[seen]["imitated_at_last"]]
-        sentences.append(
-            f"Told apart {SEEN[seen]}, imitated well at the last epoch "
-            f"(the best model's F-measure may be below {IMITATED_BELOW}): {_listed(well)}; not well: {_listed(badly)}."
-        )
-    header = ["rank", "dataset", "recipe", "epochs"]
-    for seen in reversed(DESCRIPTOR_SETS):
-        header += [f"best model {SEEN[seen]}", TITLES["f_measure"], TITLES["auc"]]
-    lines = [header, ["---"] * len(header)]
-    for rank, (dataset, name, recipe) in enumerate(judged, 1):
-        cells = [str(rank), dataset, name, f"{recipe['all']['last']['epoch']:.0f}"]
-        for seen in reversed(DESCRIPTOR_SETS):
-            last = recipe[seen]["last"]
-            cells += [named(last["best_model"]), interval(last["f_measure"]), interval(last["auc"])]
-        lines.append(cells)
-    return "\n\n".join(sentences) + "\n\nFrom the hardest to tell to the easiest:\n\n" + _table(lines)
 
 
 def interval(estimate: Estimate) -> str:
@@ -107,31 +71,10 @@ def named(model: str) -> str:
     return model.replace("_", " ")
 
 
-def _best_imitation(study: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The recipe that is hardest to tell, and its part of the summary."""
-    recipes: dict[str, dict[str, Any]] = study["recipes"]
-    name = min(recipes, key=lambda recipe: (*_hardness(recipes[recipe]), recipe))
-    return name, recipes[name]
-
-
-def _hardness(recipe: dict[str, Any]) -> tuple[float, float, float, float]:
-    """What a recipe is ordered by, the hardest to tell first."""
-    everything, appearance = recipe["all"]["last"], recipe["appearance"]["last"]
-    return (
-        round(everything["f_measure"]["value"], 2),
-        appearance["f_measure"]["value"],
-        appearance["auc"]["value"],
-        everything["auc"]["value"],
-    )
-
-
 def _groups(unit: str, groups: np.ndarray) -> str:
     return f"the {len(np.unique(groups))} {unit}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "none"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the header and its rule first, as Markdown."""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

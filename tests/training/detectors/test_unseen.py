@@ -1,0 +1,85 @@
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contracts.imaging import ImageSpec
+from training.detectors import linear_evidence, unseen
+from training.detectors.examples import REAL, Examples
+from training.detectors.typicality import Typicality
+from training.evaluation.detection import area_under_curve
+
+SPEC = ImageSpec(32, 1)
+
+
+class Brightness(nn.Module):
+    """Calls bright images synthetic; `offset` and `slope` make another scorer of it that ranks alike."""
+
+    def __init__(self, slope: float, offset: float) -> None:
+        super().__init__()
+        self.slope, self.offset = slope, offset
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.slope * images.mean(dim=(1, 2, 3)) + self.offset, torch.zeros(len(images), 4, 4)
+
+
+def _images(count: int, level: float, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    levels = random.normal(level, 12, size=(count, 1, 1, 1)) + random.normal(0, 8, size=(count, 32, 32, 1))
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+REAL_IMAGES = _images(300, 90, seed=1)
+HELD_OUT = Examples(
+    np.concatenate([REAL_IMAGES, _images(200, 110, seed=2), _images(200, 150, seed=3)]),
+    np.array([REAL] * 300 + ["near"] * 200 + ["far"] * 200),
+)
+GROUPS = np.array([f"patient {number // 3}" for number in range(300)])
+SCORERS = {"near": Brightness(10, 3), "far": Brightness(40, -100)}
+
+
+def _typicality() -> Typicality:
+    typicality = Typicality(SPEC)
+    features = linear_evidence.features_of(REAL_IMAGES, typicality.content)
+    typicality.take(features, features)
+    return typicality
+
+
+def test_the_area_of_a_tried_scorer_counts_images_as_they_are_and_corrupted() -> None:
+    light = np.random.default_rng(4).normal(0, 60, size=(len(HELD_OUT.images), 1, 1, 1))
+    corrupted = Examples(np.clip(HELD_OUT.images + light, 0, 255).astype(np.uint8), HELD_OUT.origins)
+    found = unseen.Trial.of(SCORERS, HELD_OUT).aucs(corrupted)
+    for recipe in ("near", "far"):
+        areas = []
+        for images in (HELD_OUT, corrupted):
+            chosen = images.only(REAL, recipe)
+            areas.append(area_under_curve(chosen.synthetic, chosen.images.mean(axis=(1, 2, 3))))
+        assert np.isclose(found[recipe], np.mean(areas), atol=1e-3)
+    assert found["far"] > found["near"] > 0.5
+
+
+def test_probabilities_are_those_of_the_unseen_recipe_whatever_the_scale_of_the_scorer() -> None:
+    calibrated = unseen.Trial.of(SCORERS, HELD_OUT).calibrate(Brightness(1, 50), GROUPS, _typicality(), 0.01)
+    images = torch.from_numpy(HELD_OUT.images)
+    with torch.inference_mode():
+        by_all = calibrated.detector(images)[0].numpy()
+        by_other = calibrated.without["far"](images)[0].numpy()
+    assert by_all[HELD_OUT.origins == REAL].mean() < 0.3 < 0.9 < by_all[HELD_OUT.origins == "far"].mean()
+    # The scorer without `far` is calibrated where the one without `near` put `near`: unsure sooner, and no less right.
+    assert np.argmax(by_other) == np.argmax(by_all)
+    assert by_other[HELD_OUT.origins == "near"].mean() > by_all[HELD_OUT.origins == "near"].mean()
+
+
+def test_the_promise_counts_held_out_images_and_their_groups() -> None:
+    calibrated = unseen.Trial.of(SCORERS, HELD_OUT).calibrate(Brightness(1, 50), GROUPS, _typicality(), 0.01)
+    assert (calibrated.decision.held_out_images, calibrated.decision.held_out_groups) == (300, 100)
+    with torch.inference_mode():
+        real = calibrated.detector(torch.from_numpy(REAL_IMAGES))[0].numpy()
+    assert (real >= calibrated.decision.thresholds.synthetic).mean() <= 0.01
+
+
+def test_a_single_recipe_calibrates_its_own_scorer() -> None:
+    held_out = HELD_OUT.only(REAL, "far")
+    calibrated = unseen.Trial.of({"far": SCORERS["far"]}, held_out).calibrate(
+        Brightness(1, 0), GROUPS, _typicality(), 0.01
+    )
+    assert list(calibrated.without) == ["far"]

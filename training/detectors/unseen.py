@@ -1,0 +1,91 @@
+"""Leave one generator out: what scorers say of a recipe whose images they never saw.
+
+It calibrates probabilities, sets thresholds and chooses between the kinds of detector, because every detector is right
+about the generators that it learned from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from training.detectors import calibration, detector
+from training.detectors.calibration import Calibration, Decision, Scale
+from training.detectors.detector import Detector
+from training.detectors.examples import REAL, Examples
+from training.detectors.typicality import Typicality
+from training.evaluation.detection import area_under_curve
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A kind's detector, its verdicts, and of every recipe a detector that never saw its images."""
+
+    detector: Detector
+    decision: Decision
+    without: dict[str, Detector]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Scorers of a kind, by the recipe that each never saw, and their log-odds float [N] of all `held_out` images."""
+
+    without: dict[str, nn.Module]
+    held_out: Examples
+    log_odds: dict[str, np.ndarray]
+
+    @staticmethod
+    def of(without: dict[str, nn.Module], held_out: Examples) -> "Trial":
+        """Let every scorer judge the held-out images."""
+        return Trial(
+            without, held_out, {name: detector.log_odds(one, held_out.images) for name, one in without.items()}
+        )
+
+    def aucs(self, corrupted: Examples) -> dict[str, float]:
+        """AUC on each unseen recipe against real images: the mean of held-out images as they are and `corrupted`."""
+        found = {}
+        for recipe, scorer in self.without.items():
+            handled, chosen = corrupted.only(REAL, recipe), self._judged(recipe)
+            found[recipe] = (
+                area_under_curve(self.held_out.synthetic[chosen], self.log_odds[recipe][chosen])
+                + area_under_curve(handled.synthetic, detector.log_odds(scorer, handled.images))
+            ) / 2
+        return found
+
+    def calibrate(
+        self, scorer: nn.Module, groups: np.ndarray, typicality: Typicality, error_share: float
+    ) -> Calibrated:
+        """Calibrate a scorer that saw all recipes by those that did not, and these by one another.
+
+        `groups` str [real images] tells which held-out real images belong together; see `calibration.decide` for it
+        and for `error_share`.
+        """
+        real = ~self.held_out.synthetic
+        scales = {recipe: Scale.of(found[real]) for recipe, found in self.log_odds.items()}
+        general = self._platt(scales, list(self.without))
+        whole = Detector(
+            scorer, typicality, general.of(Scale.of(detector.log_odds(scorer, self.held_out.images)[real]))
+        )
+        without = {}
+        for recipe, one in self.without.items():
+            # Nor is it calibrated on its own images, where there are others.
+            others = [other for other in self.without if other != recipe] or [recipe]
+            without[recipe] = Detector(one, typicality, self._platt(scales, others).of(scales[recipe])).eval()
+        probabilities, typical = detector.judge(whole.eval(), self.held_out.images)
+        unknown = [
+            general.of(scales[recipe]).probabilities(found[self.held_out.origins == recipe])
+            for recipe, found in self.log_odds.items()
+        ]
+        decision = calibration.decide(probabilities[real], groups, np.concatenate(unknown), typical, error_share)
+        return Calibrated(whole, decision, without)
+
+    def _judged(self, recipe: str) -> np.ndarray:
+        return np.isin(self.held_out.origins, (REAL, recipe))
+
+    def _platt(self, scales: dict[str, Scale], recipes: list[str]) -> Calibration:
+        """Of the scaled log-odds of several recipes' scorers, each on real images and its own recipe's."""
+        parts = [self._judged(recipe) for recipe in recipes]
+        logits = [scales[recipe](self.log_odds[recipe][part]) for recipe, part in zip(recipes, parts, strict=True)]
+        return calibration.platt(
+            np.concatenate(logits), np.concatenate([self.held_out.synthetic[part] for part in parts])
+        )
