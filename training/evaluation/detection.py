@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from scipy.stats import rankdata
 
 from training.data.prepared import Row
 
@@ -19,13 +19,28 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def area_under_curve(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
-    """Area under the ROC curve."""
-    return float(roc_auc_score(synthetic, probabilities))
+    """Area under the ROC curve: the rank statistic of Mann and Whitney (1947). Any scores serve for probabilities.
+
+    Intervals ask for it by the thousand; scikit-learn, which tests hold it against, takes forty times as long.
+    """
+    positives, negatives = int(synthetic.sum()), int((~synthetic).sum())
+    assert min(positives, negatives) > 0, "an area needs images of both classes"
+    ranks = rankdata(probabilities)[synthetic].sum()
+    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def roc_curve(synthetic: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False and true positive rates and the lowest probability called synthetic, from none (infinity) to all."""
+    order = np.argsort(-probabilities, kind="stable")
+    levels, found = probabilities[order], synthetic[order]
+    ends = np.append(np.flatnonzero(np.diff(levels)), len(levels) - 1)
+    true, false = np.cumsum(found)[ends] / found.sum(), np.cumsum(~found)[ends] / (~found).sum()
+    return np.append(0.0, false), np.append(0.0, true), np.append(np.inf, levels[ends])
 
 
 def equal_error_rate(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
     """The error rate where false positives and false negatives are equal, interpolated on the ROC curve."""
-    false_positive, true_positive, _ = roc_curve(synthetic, probabilities, drop_intermediate=False)
+    false_positive, true_positive, _ = roc_curve(synthetic, probabilities)
     gap = 1 - true_positive - false_positive
     after = int(np.argmax(gap <= 0))
     if after == 0:
@@ -36,7 +51,7 @@ def equal_error_rate(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
 
 def true_positive_rate_at(false_positive_rate: float, synthetic: np.ndarray, probabilities: np.ndarray) -> float:
     """Share of synthetic images found at the largest threshold-free false positive rate not above the given one."""
-    false_positive, true_positive, _ = roc_curve(synthetic, probabilities, drop_intermediate=False)
+    false_positive, true_positive, _ = roc_curve(synthetic, probabilities)
     return float(true_positive[false_positive <= false_positive_rate].max())
 
 
@@ -52,13 +67,12 @@ def reliability(synthetic: np.ndarray, probabilities: np.ndarray) -> list[tuple[
     """
     weights = even_odds(synthetic)
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    rows = []
-    for index in np.unique(bins):
-        inside = bins == index
-        share = float(weights[inside].sum())
-        stated = float((weights * probabilities)[inside].sum()) / share
-        rows.append((share, stated, float((weights * synthetic)[inside].sum()) / share))
-    return rows
+    shares, stated, found = (
+        np.bincount(bins, values, CALIBRATION_BINS)
+        for values in (weights, weights * probabilities, weights * synthetic)
+    )
+    filled = shares > 0
+    return list(zip(shares[filled], stated[filled] / shares[filled], found[filled] / shares[filled], strict=True))
 
 
 def brier_score(synthetic: np.ndarray, probabilities: np.ndarray) -> float:
@@ -111,7 +125,7 @@ def with_intervals(
 
 def operating_points(synthetic: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:
     """Thresholds with their false and true positive rates, at 0.1, 1 and 5 % false positives."""
-    false_positive, true_positive, levels = roc_curve(synthetic, probabilities, drop_intermediate=False)
+    false_positive, true_positive, levels = roc_curve(synthetic, probabilities)
     points = []
     for rate in FALSE_POSITIVE_RATES:
         row = int(np.flatnonzero(false_positive <= rate)[-1])

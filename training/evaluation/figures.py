@@ -6,11 +6,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from sklearn.metrics import roc_curve
 
 from contracts.imaging import grid, with_channels
 from training.detectors.corruptions import FAMILIES
-from training.evaluation.detection import reliability
+from training.evaluation import detection
 
 COLUMNS = 8
 ROWS = 6
@@ -49,7 +48,7 @@ def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     linear, logarithmic = figure.subplots(1, 2)
     for name, (synthetic, probabilities) in curves.items():
-        false_positive, true_positive, _ = roc_curve(synthetic, probabilities, drop_intermediate=False)
+        false_positive, true_positive, _ = detection.roc_curve(synthetic, probabilities)
         linear.plot(false_positive, true_positive, label=name)
         logarithmic.semilogx(np.maximum(false_positive, 1e-3), true_positive, label=name)
     for axes in (linear, logarithmic):
@@ -65,7 +64,7 @@ def reliability_diagram(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: 
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color="grey", linewidth=1)
     for name, (synthetic, probabilities) in curves.items():
-        shares, stated, found = zip(*reliability(synthetic, probabilities), strict=True)
+        shares, stated, found = zip(*detection.reliability(synthetic, probabilities), strict=True)
         axes.plot(stated, found, alpha=0.4)
         axes.scatter(stated, found, s=[20 + 300 * share for share in shares], alpha=0.6, label=name)
     axes.set(xlabel="stated probability", ylabel="share synthetic", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
 from training.data.prepared import Row
 from training.data.tiles import Box
@@ -26,6 +26,18 @@ def test_numbers_equal_those_of_two_normals() -> None:
     assert detection.area_under_curve(SYNTHETIC, PROBABILITIES) == pytest.approx(0.921, abs=0.01)
     assert detection.equal_error_rate(SYNTHETIC, PROBABILITIES) == pytest.approx(0.159, abs=0.015)
     assert detection.true_positive_rate_at(0.01, SYNTHETIC, PROBABILITIES) == pytest.approx(0.372, abs=0.06)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=2, max_size=60))
+def test_areas_and_curves_equal_scikit_learns_with_any_ties(drawn: list[tuple[bool, float]]) -> None:
+    synthetic, scores = (
+        np.array([True, False, *(one for one, _ in drawn)]),
+        np.array([0.5, 0.5, *(x for _, x in drawn)]),
+    )
+    assert detection.area_under_curve(synthetic, scores) == pytest.approx(roc_auc_score(synthetic, scores))
+    theirs = roc_curve(synthetic, scores, drop_intermediate=False)
+    for ours, reference in zip(detection.roc_curve(synthetic, scores), theirs, strict=True):
+        np.testing.assert_allclose(ours, reference)
 
 
 def test_calibration_numbers_do_not_move_with_the_counts_of_the_classes() -> None:
