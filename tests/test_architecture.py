@@ -109,7 +109,7 @@ def test_every_stage_watches_the_code_its_values_come_from() -> None:
 def test_every_stage_is_a_module_of_its_name_and_watches_it() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for name, stage in stages.items():
-        assert stage["cmd"].startswith(f"python -m training.stages.{name} ")
+        assert stage["cmd"].split()[:3] == ["python", "-m", f"training.stages.{name}"]
         assert f"training/stages/{name}.py" in stage["deps"]
         assert all((ROOT / dep).exists() for dep in stage["deps"] if "$" not in dep and not dep.startswith("data/"))
     files = {path.stem for path in (ROOT / "training" / "stages").glob("*.py")} - {"__init__"}

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+ACROSS = Path("reports/across")
+"""What detectors are worth on the other datasets."""
+
 
 def raw(dataset: str) -> Path:
     return Path("data/raw") / dataset

@@ -96,6 +96,16 @@ def load_decision(folder: Path, kind: str) -> Decision:
     return Decision(**stored | {"thresholds": Thresholds(**stored["thresholds"])})
 
 
+def save_champion(folder: Path, kind: str) -> None:
+    """Say which kind is exported."""
+    (folder / SELECTION).write_text(json.dumps({"champion": kind}) + "\n", encoding="utf-8")
+
+
+def champion(folder: Path) -> str:
+    """The kind that is exported, of the folder of a dataset's detectors."""
+    return str(json.loads((folder / SELECTION).read_text(encoding="utf-8"))["champion"])
+
+
 def path(folder: Path, kind: str, unseen: str | None = None) -> Path:
     """Where a detector lies in the folder of a dataset's detectors; `unseen`: the recipe that it never saw."""
     return folder / f"{kind}.pt" if unseen is None else folder / UNSEEN / unseen / f"{kind}.pt"

@@ -1,6 +1,6 @@
 """How well real and synthetic are told apart, each number with a bootstrap confidence interval."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy.stats import rankdata
@@ -85,7 +85,7 @@ def even_odds(synthetic: np.ndarray) -> np.ndarray:
     return np.where(synthetic, 0.5 / max(1, int(synthetic.sum())), 0.5 / max(1, int((~synthetic).sum())))
 
 
-METRICS: dict[str, Metric] = {
+METRICS: Mapping[str, Metric] = {
     "auc": area_under_curve,
     "equal_error_rate": equal_error_rate,
     "tpr_at_0.1_percent_fpr": lambda synthetic, probabilities: true_positive_rate_at(0.001, synthetic, probabilities),
@@ -96,7 +96,12 @@ METRICS: dict[str, Metric] = {
 
 
 def with_intervals(
-    synthetic: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, rounds: int, seed: int
+    synthetic: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    rounds: int,
+    seed: int,
+    metrics: Mapping[str, Metric] = METRICS,
 ) -> dict[str, dict[str, float]]:
     """Every metric with the bounds `low` and `high` of its 95 % percentile bootstrap interval.
 
@@ -107,17 +112,17 @@ def with_intervals(
     real_rows = np.flatnonzero(~synthetic)
     real_groups = [real_rows[groups[real_rows] == name] for name in np.unique(groups[real_rows])]
     fake_rows = np.flatnonzero(synthetic)
-    draws: dict[str, list[float]] = {name: [] for name in METRICS}
+    draws: dict[str, list[float]] = {name: [] for name in metrics}
     for _ in range(rounds):
         real = np.concatenate(
             [real_groups[index] for index in random.integers(len(real_groups), size=len(real_groups))]
         )
         rows = np.concatenate([real, fake_rows[random.integers(len(fake_rows), size=len(fake_rows))]])
-        for name, metric in METRICS.items():
+        for name, metric in metrics.items():
             draws[name].append(metric(synthetic[rows], probabilities[rows]))
     tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     report = {}
-    for name, metric in METRICS.items():
+    for name, metric in metrics.items():
         low, high = np.quantile(draws[name], tails)
         report[name] = {"value": metric(synthetic, probabilities), "low": float(low), "high": float(high)}
     return report

@@ -17,6 +17,8 @@ PAIRS = 8
 HEATMAPS = 16
 GAP = 2
 HEATMAP_OPACITY = 0.55
+SHADED_BELOW = 0.6
+"""Numbers on darker colours are white."""
 SCALED_SHARE = 0.99
 """Share of the heat within the colour scale: a few extreme cells would pale all others."""
 
@@ -100,6 +102,23 @@ def looks(rows: dict[str, list[dict[str, float]]], path: Path) -> None:
         axes.set(xlabel="training images seen")
         axes.grid(alpha=0.3)
     distance.legend()
+    _save(figure, path)
+
+
+def matrix(values: dict[str, dict[str, float]], title: str, path: Path) -> None:
+    """Shares or areas from 0 to 1 by row and column, as colours with their numbers; what is missing stays empty."""
+    rows = list(values)
+    columns = list(dict.fromkeys(rows + [column for cells in values.values() for column in cells]))
+    cells = np.array([[values[row].get(column, np.nan) for column in columns] for row in rows])
+    figure = Figure(figsize=(2.2 + 0.9 * len(columns), 1.4 + 0.6 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(cells, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for row, column in np.argwhere(np.isfinite(cells)):
+        shade = "white" if cells[row, column] < SHADED_BELOW else "black"
+        axes.text(column, row, f"{cells[row, column]:.2f}", ha="center", va="center", color=shade)
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_title(title, fontsize="medium")
     _save(figure, path)
 
 

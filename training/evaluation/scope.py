@@ -2,11 +2,8 @@
 
 `strangers` are images that no biologist took: noise, plain colours, and what scikit-image bundles of photographs,
 drawings and pages. They need no download.
-
-    python -m training.evaluation.scope ihc retina     # after `dvc repro`: every ordered pair of these sets
 """
 
-import argparse
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,9 +11,6 @@ from skimage import data
 from torch import nn
 
 from contracts.imaging import ImageSpec, fit
-from training import folders
-from training.data import prepared
-from training.detectors import detector
 from training.detectors.detector import Detector
 from training.detectors.linear_evidence import features_of
 from training.evaluation.detection import area_under_curve
@@ -110,19 +104,3 @@ def _tiles(image: np.ndarray, side: int) -> list[np.ndarray]:
     if min(image.shape[:2]) < side:
         return []
     return list(fit(image, ImageSpec(side, image.shape[2], tile_side=side)))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datasets", nargs="+")
-    names = parser.parse_args().datasets
-    real = {name: np.asarray(prepared.load(folders.prepared(name), "test").images) for name in names}
-    specs = {name: prepared.read_dataset(folders.prepared(name)).image for name in names}
-    scorers = {name: detector.load(detector.path(folders.detectors(name), detector.KINDS[0])) for name in names}
-    for own, areas in pairs(scorers, real, specs).items():
-        areas |= against_strangers(scorers[own], real[own], specs[own])
-        print(f"{own}: " + ", ".join(f"{other} {area:.3f}" for other, area in areas.items()))
-
-
-if __name__ == "__main__":
-    main()

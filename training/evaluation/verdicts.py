@@ -1,6 +1,5 @@
 """How good a dataset's detectors are: on generators they know and on such as they never saw, handled and attacked."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
     if unseen_curves:
         figures.reliability_diagram(unseen_curves, out / "reliability_unseen.png")
     figures.robustness(clean, handled, out / "robustness.png")
-    champion = json.loads((folder / detector.SELECTION).read_text(encoding="utf-8"))["champion"]
+    champion = detector.champion(folder)
     released = detector.load(detector.path(folder, champion))
     _show_heat(released, found, settings.seed, out / "heatmaps.png")
     size, channels = found.images.shape[1], found.images.shape[3]

@@ -36,7 +36,7 @@ def export(dataset: str) -> None:
     card = params.load().dataset(dataset).card
     report = json.loads((folders.evaluation(dataset) / tracking.METRICS).read_text(encoding="utf-8"))
     real = prepared.load(folders.prepared(dataset), "test").images
-    kind = json.loads((folders.detectors(dataset) / detector.SELECTION).read_text(encoding="utf-8"))["champion"]
+    kind = detector.champion(folders.detectors(dataset))
     recipe = report["generators"]["champion"]
     with tempfile.TemporaryDirectory() as temporary:
         sources = {name: Path(temporary) / name for name in (manifest.GENERATOR, manifest.DETECTOR, manifest.REFERENCE)}

@@ -71,7 +71,7 @@ def train_detector(dataset: str) -> None:
                 detector.save(detector.path(out, kind, recipe), one, kind, spec, settings.width)
             detector.save_decision(out, kind, calibrated.decision)
         champion = detector.choose({kind: float(np.mean(list(found.values()))) for kind, found in aucs.items()})
-        (out / detector.SELECTION).write_text(json.dumps({"champion": champion}) + "\n", encoding="utf-8")
+        detector.save_champion(out, champion)
         (out / tracking.METRICS).write_text(
             json.dumps({"unseen_validation_auc": aucs}, indent=2) + "\n", encoding="utf-8"
         )

@@ -26,6 +26,7 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
     "closest_pairs": lambda path: figures.closest_pairs(IMAGES, IMAGES, np.arange(60.0), path),
     "roc": lambda path: figures.roc(CURVES, path),
     "reliability": lambda path: figures.reliability_diagram(CURVES, path),
+    "matrix": lambda path: figures.matrix({"ihc": {"retina": 0.9}, "retina": {"ihc": 0.4, "none": 0.1}}, "AUC", path),
     "looks": lambda path: figures.looks({"dcgan": LOOKS}, path),
     "latent_walk": lambda path: figures.latent_walk(IMAGES[:20], 10, path),
     "heatmaps": lambda path: figures.heatmaps(IMAGES[:3], MAPS, WHOLE, path),
