@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -67,9 +68,9 @@ class LinearEvidence(nn.Module):
         for channel in range(images.shape[1]):
             start = pattern_start + channel * PATTERNS
             weights, means = (values[start : start + PATTERNS] for values in (self.weights, self.mean))
-            pixels = pixels + weights[codes[:, channel]] - weights @ means
-        cells = nn.functional.pad(pixels[:, None], (1, 1, 1, 1), mode="replicate")
-        return nn.functional.avg_pool2d(cells, CELL)[:, 0]
+            pixels = pixels + F.embedding(codes[:, channel], weights[:, None])[..., 0] - weights @ means
+        cells = F.pad(pixels[:, None], (1, 1, 1, 1), mode="replicate")
+        return F.avg_pool2d(cells, CELL)[:, 0]
 
 
 @torch.inference_mode()
