@@ -49,9 +49,15 @@ class Record:
         return Record(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
 
 
-def lineage(info: DatasetInfo) -> dict[str, str]:
-    """Where a dataset comes from, as a run records it."""
-    return {"source": info.source, "origin": info.origin, "licence": info.licence, "content_hash": info.content_hash}
+def lineage(*datasets: DatasetInfo) -> dict[str, str]:
+    """Where a dataset comes from, or several do, as a run records it; several have one hash together."""
+    found = {
+        name: "; ".join(dict.fromkeys(str(getattr(info, name)) for info in datasets))
+        for name in ("source", "origin", "licence", "content_hash")
+    }
+    if len(datasets) > 1:
+        found["content_hash"] = hashlib.sha256(found["content_hash"].encode()).hexdigest()
+    return found
 
 
 class Run:

@@ -28,13 +28,13 @@ def across() -> None:
     """Try every detector on every other dataset."""
     configuration = params.load()
     run, training = configuration.run, configuration.train_detector
-    infos = {name: prepared.read_dataset(folders.prepared(name)) for name in run.datasets}
+    infos = [prepared.read_dataset(folders.prepared(name)) for name in run.datasets]
     record = tracking.Record(
         "across",
         "across",
         "across",
         asdict(configuration.evaluate) | asdict(run),
-        {f"content_hash of {name}": info.content_hash for name, info in infos.items()},
+        tracking.lineage(*infos),
     )
     known = {
         name: evaluation.Known.of(name, run.recipes, MAXIMUM_TEACHING_IMAGES, training.seed) for name in run.datasets
