@@ -1,9 +1,9 @@
 """Stage train_detector@D: tell real from generated images.  python -m training.stages.train_detector D
 
 Trains both kinds of detector on real images, samples of all recipes and forgeries, clean and corrupted alike; and, of
-every recipe, both kinds once more without its images. What these say of the generator that they never saw calibrates
-the probabilities, sets thresholds and chooses between the kinds. Leaves one `.pt` and one `.decision.json` per kind,
-`unseen/RECIPE/`, the scikit-learn original and `metrics.json`.
+every recipe, both kinds once more without its images; and puts both together as an ensemble. What those say of the
+generator that they never saw calibrates the probabilities, sets thresholds and chooses between the three kinds. Leaves
+one `.pt` and one `.decision.json` per kind, `unseen/RECIPE/`, the scikit-learn original and `metrics.json`.
 """
 
 import argparse
@@ -57,15 +57,20 @@ def train_detector(dataset: str) -> None:
             linear_evidence.features_of(held_out.only(REAL).images, typicality.content),
         )
 
-        aucs: dict[str, dict[str, float]] = {}
-        for kind in detector.KINDS:
+        scorers: dict[str, unseen.Scorers] = {}
+        for kind in detector.MEMBERS:
             scorer, original = lesson.scorer(kind, None, dataset)
             if original is not None:
                 joblib.dump(original, out / detector.ORIGINAL)
             without = {recipe: lesson.scorer(kind, recipe, f"{dataset} without {recipe}")[0] for recipe in recipes}
-            tried = unseen.Trial.of(without, held_out)
+            scorers[kind] = unseen.Scorers(scorer, without)
+        scorers["ensemble"] = unseen.Scorers.together(scorers, held_out.only(REAL).images)
+
+        aucs: dict[str, dict[str, float]] = {}
+        for kind in detector.KINDS:
+            tried = unseen.Trial.of(scorers[kind], held_out)
             aucs[kind] = tried.aucs(corrupted)
-            calibrated = tried.calibrate(scorer, groups, typicality, settings.error_share)
+            calibrated = tried.calibrate(groups, typicality, settings.error_share)
             detector.save(detector.path(out, kind), calibrated.detector, kind, spec, settings.width)
             for recipe, one in calibrated.without.items():
                 detector.save(detector.path(out, kind, recipe), one, kind, spec, settings.width)

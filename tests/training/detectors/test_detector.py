@@ -55,11 +55,12 @@ def test_a_decision_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ParamsError, match="'forest' is unknown; valid: linear_evidence, residual_network"):
+    with pytest.raises(ParamsError, match="'forest' is unknown; valid: linear_evidence, residual_network, ensemble"):
         detector.scorer("forest", SPEC, 4)
 
 
-def test_the_better_kind_is_chosen_and_the_linear_one_wins_ties() -> None:
-    assert detector.choose({"linear_evidence": 0.95, "residual_network": 0.99}) == "residual_network"
-    assert detector.choose({"linear_evidence": 0.9993, "residual_network": 0.9999}) == "linear_evidence"
-    assert detector.choose({"linear_evidence": 0.99, "residual_network": 0.95}) == "linear_evidence"
+def test_the_better_kind_is_chosen_and_the_ensemble_wins_ties() -> None:
+    best = {"linear_evidence": 0.95, "residual_network": 0.99, "ensemble": 0.98}
+    assert detector.choose(best) == "residual_network"
+    assert detector.choose(best | {"ensemble": 0.9893}) == "ensemble"
+    assert detector.choose(best | {"linear_evidence": 0.999}) == "linear_evidence"

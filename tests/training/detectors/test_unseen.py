@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from contracts.imaging import ImageSpec
-from training.detectors import linear_evidence, unseen
+from training.detectors import detector, linear_evidence, unseen
+from training.detectors.ensemble import Ensemble
 from training.detectors.examples import REAL, Examples
 from training.detectors.typicality import Typicality
 from training.evaluation.detection import area_under_curve
@@ -34,7 +35,8 @@ HELD_OUT = Examples(
     np.array([REAL] * 300 + ["near"] * 200 + ["far"] * 200),
 )
 GROUPS = np.array([f"patient {number // 3}" for number in range(300)])
-SCORERS = {"near": Brightness(10, 3), "far": Brightness(40, -100)}
+SCORERS = unseen.Scorers(Brightness(1, 50), {"near": Brightness(10, 3), "far": Brightness(40, -100)})
+TRIAL = unseen.Trial.of(SCORERS, HELD_OUT)
 
 
 def _typicality() -> Typicality:
@@ -47,7 +49,7 @@ def _typicality() -> Typicality:
 def test_the_area_of_a_tried_scorer_counts_images_as_they_are_and_corrupted() -> None:
     light = np.random.default_rng(4).normal(0, 60, size=(len(HELD_OUT.images), 1, 1, 1))
     corrupted = Examples(np.clip(HELD_OUT.images + light, 0, 255).astype(np.uint8), HELD_OUT.origins)
-    found = unseen.Trial.of(SCORERS, HELD_OUT).aucs(corrupted)
+    found = TRIAL.aucs(corrupted)
     for recipe in ("near", "far"):
         areas = []
         for images in (HELD_OUT, corrupted):
@@ -58,7 +60,7 @@ def test_the_area_of_a_tried_scorer_counts_images_as_they_are_and_corrupted() ->
 
 
 def test_probabilities_are_those_of_the_unseen_recipe_whatever_the_scale_of_the_scorer() -> None:
-    calibrated = unseen.Trial.of(SCORERS, HELD_OUT).calibrate(Brightness(1, 50), GROUPS, _typicality(), 0.01)
+    calibrated = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
     images = torch.from_numpy(HELD_OUT.images)
     with torch.inference_mode():
         by_all = calibrated.detector(images)[0].numpy()
@@ -70,7 +72,7 @@ def test_probabilities_are_those_of_the_unseen_recipe_whatever_the_scale_of_the_
 
 
 def test_the_promise_counts_held_out_images_and_their_groups() -> None:
-    calibrated = unseen.Trial.of(SCORERS, HELD_OUT).calibrate(Brightness(1, 50), GROUPS, _typicality(), 0.01)
+    calibrated = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
     assert (calibrated.decision.held_out_images, calibrated.decision.held_out_groups) == (300, 100)
     with torch.inference_mode():
         real = calibrated.detector(torch.from_numpy(REAL_IMAGES))[0].numpy()
@@ -79,7 +81,16 @@ def test_the_promise_counts_held_out_images_and_their_groups() -> None:
 
 def test_a_single_recipe_calibrates_its_own_scorer() -> None:
     held_out = HELD_OUT.only(REAL, "far")
-    calibrated = unseen.Trial.of({"far": SCORERS["far"]}, held_out).calibrate(
-        Brightness(1, 0), GROUPS, _typicality(), 0.01
-    )
+    scorers = unseen.Scorers(Brightness(1, 0), {"far": SCORERS.without["far"]})
+    calibrated = unseen.Trial.of(scorers, held_out).calibrate(GROUPS, _typicality(), 0.01)
     assert list(calibrated.without) == ["far"]
+
+
+def test_an_ensemble_is_made_of_scorers_that_know_the_same() -> None:
+    contrast = unseen.Scorers(Brightness(2, 0), {"near": Brightness(3, 1), "far": Brightness(-5, 2)})
+    both = unseen.Scorers.together({"one": SCORERS, "other": contrast}, REAL_IMAGES)
+    assert isinstance(both.whole, Ensemble)
+    for recipe in ("near", "far"):
+        assert list(both.without[recipe].members.values()) == [SCORERS.without[recipe], contrast.without[recipe]]
+        real = detector.log_odds(both.without[recipe], REAL_IMAGES)
+        assert abs(real.mean()) < 1e-3
