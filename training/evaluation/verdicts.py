@@ -24,7 +24,10 @@ UNSEEN_SUMMARY = {"auc": min, "tpr_at_1_percent_fpr": min, "calibration_error": 
 
 
 def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.Evaluate, out: Path) -> dict[str, Any]:
-    """All kinds of detector on the test split, whose real images `rows` describe; figures go to `out`."""
+    """All kinds of detector on the test split, whose real images `rows` describe; figures go to `out`.
+
+    The one that is released is also attacked, and asked where it finds its evidence.
+    """
     folder = folders.detectors(dataset)
     found = examples.held_out(dataset, "test", recipes)
     unit, real_groups = detection.independent_groups(rows)
@@ -40,7 +43,6 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
         few = found.rows(chosen)
         clean[kind] = detection.area_under_curve(few.synthetic, probabilities[chosen])
         handled[kind] = robustness.after(model, few.images, few.synthetic)
-        real, fakes = found.images[~found.synthetic], found.images[found.synthetic]
         unseen, pooled = _unseen(folder, kind, recipes, found, groups, decision.thresholds, settings)
         if len(recipes) > 1:
             unseen_curves[kind] = pooled
@@ -52,8 +54,6 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
             "unseen": unseen,
             "auc_after": handled[kind],
             "auc_loss_after": robustness.loss(clean[kind], handled[kind]),
-            "attacked": adversary.measure(model, real, fakes, decision.thresholds, settings.seed),
-            "pointing": localisation.pointing(model, real, fakes, settings.seed),
             "verdicts": {
                 origin: _verdicts(decision.thresholds, probabilities[chosen], typicality[chosen])
                 for origin in (REAL, *recipes)
@@ -68,16 +68,19 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
     figures.robustness(clean, handled, out / "robustness.png")
     champion = detector.champion(folder)
     released = detector.load(detector.path(folder, champion))
+    real, fakes = found.images[~found.synthetic], found.images[found.synthetic]
+    limits = detector.load_decision(folder, champion).thresholds
+    kinds[champion] |= {
+        "attacked": adversary.measure(released, real, fakes, limits, settings.seed),
+        "pointing": localisation.pointing(released, real, fakes, settings.seed),
+    }
     _show_heat(released, found, settings.seed, out / "heatmaps.png")
-    size, channels = found.images.shape[1], found.images.shape[3]
     return {
         "images": {origin: int((found.origins == origin).sum()) for origin in (REAL, *recipes)},
         "intervals_resample": {"unit": unit, "count": len(np.unique(real_groups))},
         "kinds": kinds,
         "champion": champion,
-        "typicality_auc_against": scope.against_strangers(
-            released, found.images[~found.synthetic], ImageSpec(size, channels)
-        ),
+        "typicality_auc_against": scope.against_strangers(released, real, ImageSpec(real.shape[1], real.shape[3])),
     }
 
 
