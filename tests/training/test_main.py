@@ -72,7 +72,8 @@ def test_the_stages_are_those_of_the_graph_in_their_order() -> None:
     configuration = params.load(ROOT / "params.yaml")
     studied = replace(configuration, run=replace(configuration.run, studies=["ihc"]))
     run = commands(studied, "ihc", "prepare", "register")
-    stages = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = [name for name, stage in graph.items() if "matrix" in stage]  # the others are of several datasets
     assert [command[0].removeprefix("training.stages.") for command in run] == stages
     assert run[1] == ["training.stages.train_gan", "ihc", "dcgan_ada"]
     assert [command for command in run if "study" not in command[0]] == commands(
