@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.prepared import DatasetInfo
+from training.reading import ParamsError
 
 RECORD = "record.json"
 STATS = "stats.jsonl"
@@ -58,6 +59,19 @@ def lineage(*datasets: DatasetInfo) -> dict[str, str]:
     if len(datasets) > 1:
         found["content_hash"] = hashlib.sha256(found["content_hash"].encode()).hexdigest()
     return found
+
+
+def found(folder: Path, dataset: str, asked_in: str) -> dict[str, Any]:
+    """The numbers that a stage left in its folder.
+
+    Raises:
+        ParamsError: when it left none, naming `asked_in`, the list of `params.yaml` that asks for them.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise ParamsError(f"{path} does not exist: put {dataset} into {asked_in} of params.yaml and run `dvc repro`")
+    numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return numbers
 
 
 class Run:

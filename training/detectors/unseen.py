@@ -14,8 +14,8 @@ from training.detectors.calibration import Calibration, Decision, Scale
 from training.detectors.detector import Detector
 from training.detectors.ensemble import Ensemble
 from training.detectors.examples import REAL, Examples
+from training.detectors.ranking import area_under_curve
 from training.detectors.typicality import Typicality
-from training.evaluation.detection import area_under_curve
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from contracts.imaging import ImageSpec, fit
+from contracts.imaging import ImageSpec
 from contracts.manifest import Thresholds
-from training import folders
+from training import folders, markdown
 from training.data import prepared
 from training.detectors import corruptions, detector, examples, linear_evidence
 from training.detectors.detector import Detector
-from training.detectors.examples import REAL, Examples
+from training.detectors.examples import Examples
+from training.detectors.ranking import area_under_curve
 from training.evaluation import detection, scope
+from training.evaluation.scope import as_uploaded
 from training.params import Evaluate, TrainDetector
 
-AUC = {"auc": detection.area_under_curve}
+AUC = {"auc": area_under_curve}
 NONE = "none"
 """Where no model takes an image for its kind: the request is out of scope."""
 
@@ -61,38 +63,37 @@ def report(known: dict[str, Known], training: TrainDetector, settings: Evaluate)
     The first two are areas under the ROC curve of real against generated test images, with intervals; `answered` the
     shares of held-out real images that each model, or `none`, answers for when a request names none.
     """
-    real = {name: one.held_out.only(REAL).images for name, one in known.items()}
-    scorers = {name: one.released for name, one in known.items()}
-    specs = {name: one.spec for name, one in known.items()}
+    transfer: dict[str, dict[str, Any]] = {own: {} for own in known}
+    typicality: dict[str, dict[str, np.ndarray]] = {own: {} for own in known}
+    for own, one in known.items():
+        for name, other in known.items():
+            images = other.held_out.images
+            probabilities, typical = detector.judge(
+                one.released, images if own == name else as_uploaded(images, one.spec)
+            )
+            typicality[own][name] = typical[~other.held_out.synthetic]
+            if own != name:
+                transfer[own][name] = _area(other, probabilities, settings)
     return {
         "intervals_resample": {name: one.unit for name, one in known.items()},
-        "transfer": {
-            own: {
-                name: _area(
-                    other, detector.judge(one.released, as_uploaded(other.held_out.images, one.spec))[0], settings
-                )
-                for name, other in known.items()
-                if name != own
-            }
-            for own, one in known.items()
-        },
+        "transfer": transfer,
         "left_out": {name: _left_out(known, name, training, settings) for name in known} if len(known) > 1 else {},
-        "typicality_auc": scope.pairs(scorers, real, specs),
-        "answered": {name: answered(known, images) for name, images in real.items()},
+        "typicality_auc": {
+            own: {name: scope.area(of[own], typical) for name, typical in of.items() if name != own}
+            for own, of in typicality.items()
+        },
+        "answered": {name: answered(known, {own: of[name] for own, of in typicality.items()}) for name in known},
     }
 
 
-def as_uploaded(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Images uint8 [N, H, W, C] of one dataset in the form of another, [N, size, size, channels]."""
-    return np.concatenate([fit(image, spec) for image in images])
+def answered(known: dict[str, Known], typicality: dict[str, np.ndarray]) -> dict[str, float]:
+    """Shares of images that each model answers for, as the service chooses: the highest typicality in scope.
 
-
-def answered(known: dict[str, Known], images: np.ndarray) -> dict[str, float]:
-    """Shares of the images that each model answers for, as the service chooses: the highest typicality in scope."""
-    scores = np.full((len(known), len(images)), -1.0)
-    for row, one in enumerate(known.values()):
-        typicality = scope.typicality(one.released, as_uploaded(images, one.spec))
-        scores[row] = np.where(typicality >= one.thresholds.typicality, typicality, -1.0)
+    `typicality` holds by the name of each model what it finds of the same images, float [N].
+    """
+    scores = np.stack(
+        [np.where(typicality[name] >= one.thresholds.typicality, typicality[name], -1.0) for name, one in known.items()]
+    )
     chosen = np.where(scores.max(axis=0) < 0, len(known), scores.argmax(axis=0))
     return {name: float((chosen == number).mean()) for number, name in enumerate([*known, NONE])}
 
@@ -129,46 +130,37 @@ def values(part: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The report as Markdown tables."""
+def document(report: dict[str, Any]) -> str:
+    """The report in Markdown tables."""
     names = list(report["answered"])
     sections = [
-        _table(
+        _section(
             "Real or generated: the AUC of a row's detector on a column's images",
-            "detector of",
-            names,
+            ["detector of", *names],
             {
-                own: {other: _interval(cell) for other, cell in cells.items()}
+                own: {other: markdown.interval(cell) for other, cell in cells.items()}
                 for own, cells in report["transfer"].items()
             },
         ),
-        _table(
+        _section(
             "Real or generated: the AUC of a linear model taught by all other datasets",
-            "tried on",
-            ["AUC"],
-            {name: {"AUC": _interval(cell)} for name, cell in report["left_out"].items()},
+            ["tried on", "AUC"],
+            {name: {"AUC": markdown.interval(cell)} for name, cell in report["left_out"].items()},
         ),
-        _table(
+        _section(
             "Of another kind: the AUC by which a row's typicality tells a column's images from its own",
-            "typicality of",
-            names,
+            ["typicality of", *names],
             {own: {other: f"{x:.3f}" for other, x in cells.items()} for own, cells in report["typicality_auc"].items()},
         ),
-        _table(
+        _section(
             "Who answers for held-out real images when a request names no model",
-            "images of",
-            [*names, NONE],
+            ["images of", *names, NONE],
             {own: {other: f"{x:.0%}" for other, x in cells.items()} for own, cells in report["answered"].items()},
         ),
     ]
     return "\n".join(sections)
 
 
-def _table(title: str, corner: str, columns: list[str], rows: dict[str, dict[str, str]]) -> str:
-    lines = [[corner, *columns], ["---"] * (len(columns) + 1)]
-    lines += [[name, *(cells.get(column, "") for column in columns)] for name, cells in rows.items()]
-    return f"## {title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
+def _section(title: str, header: list[str], rows: dict[str, dict[str, str]]) -> str:
+    cells = [[name, *(found.get(column, "") for column in header[1:])] for name, found in rows.items()]
+    return f"## {title}\n\n{markdown.table(header, cells)}"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from contracts.manifest import Thresholds
 from training.detectors.detector import Detector, judge
-from training.evaluation.detection import area_under_curve
+from training.detectors.ranking import area_under_curve
 from training.pixels import tensor, to_unit
 
 EPSILONS = (1, 2, 4)

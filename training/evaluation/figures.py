@@ -9,6 +9,7 @@ from matplotlib.patheffects import withStroke
 
 from contracts.imaging import grid, with_channels
 from training.detectors.corruptions import FAMILIES
+from training.detectors.ranking import roc_curve
 from training.evaluation import detection
 
 COLUMNS = 8
@@ -50,7 +51,7 @@ def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     linear, logarithmic = figure.subplots(1, 2)
     for name, (synthetic, probabilities) in curves.items():
-        false_positive, true_positive, _ = detection.roc_curve(synthetic, probabilities)
+        false_positive, true_positive, _ = roc_curve(synthetic, probabilities)
         linear.plot(false_positive, true_positive, label=name)
         logarithmic.semilogx(np.maximum(false_positive, 1e-3), true_positive, label=name)
     for axes in (linear, logarithmic):

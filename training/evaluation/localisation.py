@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.evaluation.detection import CONFIDENCE, area_under_curve
+from training.detectors.ranking import area_under_curve
+from training.evaluation.detection import CONFIDENCE
 
 MOST_PAIRS = 100
 SIDE_SHARE = 0.5

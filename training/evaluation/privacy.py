@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contracts.errors import VerisynthError
-from training.evaluation.detection import CONFIDENCE, area_under_curve
+from training.detectors.ranking import area_under_curve
+from training.evaluation.detection import CONFIDENCE
 from training.pixels import tensor
 
 SIDE = 64

@@ -4,7 +4,7 @@ import numpy as np
 from torch import nn
 
 from training.detectors import corruptions, detector
-from training.evaluation.detection import area_under_curve
+from training.detectors.ranking import area_under_curve
 
 
 def after(model: nn.Module, images: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:

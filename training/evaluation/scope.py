@@ -1,10 +1,10 @@
-"""How well typicality tells the images that a model knows from all others: sets of other kinds, and strangers.
+"""How well typicality tells the images that a model knows from strangers.
 
 `strangers` are images that no biologist took: noise, plain colours, and what scikit-image bundles of photographs,
 drawings and pages. They need no download.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from skimage import data
@@ -13,7 +13,7 @@ from torch import nn
 from contracts.imaging import ImageSpec, fit
 from training.detectors.detector import Detector
 from training.detectors.linear_evidence import features_of
-from training.evaluation.detection import area_under_curve
+from training.detectors.ranking import area_under_curve
 
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "clock", "coffee", "coins", "grass", "gravel", "rocket")
 PAGES = ("page", "text")
@@ -21,32 +21,28 @@ DRAWINGS = ("checkerboard", "horse", "logo")
 PATTERNS = 32
 """Images of noise and of plain colours."""
 PATTERN_SIDE_PIXELS = 256
-MAXIMUM_IMAGES = 256
-"""Of another set; a larger one is thinned evenly."""
-
-
-def pairs(
-    scorers: Mapping[str, nn.Module], images: Mapping[str, np.ndarray], specs: Mapping[str, ImageSpec]
-) -> dict[str, dict[str, float]]:
-    """Area under the ROC curve by which each set's typicality tells its own images from every other set's.
-
-    `scorers` maps names to detectors, or to modules from float [N, C, H, W] in [0, 1] to typicality [N];
-    `images` to held-out real images uint8 [N, H, W, C]; `specs` to what each scorer takes. Returns
-    areas[own][other]; other images come into the scorer's form as an upload does.
-    """
-    return {
-        own: {
-            other: _area(scorer, images[own], list(_thinned(found)), specs[own])
-            for other, found in images.items()
-            if other != own
-        }
-        for own, scorer in scorers.items()
-    }
 
 
 def against_strangers(scorer: nn.Module, own: np.ndarray, spec: ImageSpec) -> dict[str, float]:
-    """The area under the ROC curve against each kind of `strangers`; `scorer` and `own` as in `pairs`."""
-    return {kind: _area(scorer, own, found, spec) for kind, found in strangers(spec.size).items()}
+    """Area under the ROC curve by which typicality tells a model's own images from each kind of `strangers`.
+
+    `scorer` is a detector, or a module from float [N, C, H, W] in [0, 1] to typicality [N]; `own` its held-out real
+    images uint8 [N, H, W, C]. Strangers come into the form `spec` as an upload does.
+    """
+    known = typicality(scorer, own)
+    return {
+        kind: area(known, typicality(scorer, as_uploaded(found, spec))) for kind, found in strangers(spec.size).items()
+    }
+
+
+def area(known: np.ndarray, strange: np.ndarray) -> float:
+    """Area under the ROC curve by which the typicality of known images [N] and of strange ones [M] tells them apart."""
+    return area_under_curve(np.arange(len(known) + len(strange)) >= len(known), -np.concatenate([known, strange]))
+
+
+def as_uploaded(images: Iterable[np.ndarray], spec: ImageSpec) -> np.ndarray:
+    """Images uint8 [H, W, C] of any size in the form of a model, uint8 [N, size, size, channels]."""
+    return np.concatenate([fit(image, spec) for image in images])
 
 
 def strangers(tile_side: int) -> dict[str, list[np.ndarray]]:
@@ -76,19 +72,6 @@ def typicality(scorer: nn.Module, images: np.ndarray) -> np.ndarray:
     """Typicality float [N] of uint8 images [N, H, W, C] in the scorer's form."""
     module = scorer.typicality if isinstance(scorer, Detector) else scorer
     return features_of(images, module)
-
-
-def _area(scorer: nn.Module, own: np.ndarray, others: list[np.ndarray], spec: ImageSpec) -> float:
-    converted = np.concatenate([fit(image, spec) for image in others])
-    known, strange = typicality(scorer, own), typicality(scorer, converted)
-    is_strange = np.arange(len(known) + len(strange)) >= len(known)
-    return area_under_curve(is_strange, -np.concatenate([known, strange]))
-
-
-def _thinned(images: np.ndarray) -> np.ndarray:
-    rows = np.linspace(0, len(images) - 1, min(len(images), MAXIMUM_IMAGES)).round().astype(int)
-    thinned: np.ndarray = images[rows]
-    return thinned
 
 
 def _bundled(name: str) -> np.ndarray:

@@ -2,17 +2,15 @@
 
     python -m training.evaluation.summary ihc retina        # after `dvc repro`
 
-Prints Markdown made of `reports/evaluation/NAME/metrics.json`; brackets hold 95 % intervals.
+Prints Markdown made of `reports/evaluation/NAME/metrics.json`; parentheses hold 95 % intervals.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import Any
 
-from training import folders, tracking
+from training import folders, markdown, tracking
 from training.border import border
-from training.reading import ParamsError
 
 Numbers = dict[str, Any]
 """What the evaluation says of a dataset's detectors."""
@@ -22,22 +20,8 @@ HANDLED = ("jpeg_75", "blur_1.2", "resize_0.75")
 
 def table(found: dict[str, Numbers]) -> str:
     """A column per dataset, a row per number of the released detector; `found` are `detectors` of each evaluation."""
-    lines = [["", *(f"`{name}`" for name in found)], ["---"] * (len(found) + 1)]
-    lines += [[title, *(of(one) for one in found.values())] for title, of in ROWS.items()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def evaluated(dataset: str) -> Numbers:
-    """What the evaluation of a dataset says of its detectors.
-
-    Raises:
-        ParamsError: when it was not evaluated.
-    """
-    path = folders.evaluation(dataset) / tracking.METRICS
-    if not path.is_file():
-        raise ParamsError(f"{path} does not exist: put {dataset} into run.datasets of params.yaml and run `dvc repro`")
-    found: Numbers = json.loads(path.read_text(encoding="utf-8"))["detectors"]
-    return found
+    header = ["", *(f"`{name}`" for name in found)]
+    return markdown.table(header, [[title, *(of(one) for one in found.values())] for title, of in ROWS.items()])
 
 
 def _released(detectors: Numbers) -> Numbers:
@@ -46,14 +30,14 @@ def _released(detectors: Numbers) -> Numbers:
 
 
 def _of(name: str) -> Callable[[Numbers], str]:
-    return lambda detectors: _interval(_released(detectors)[name])
+    return lambda detectors: markdown.interval(_released(detectors)[name])
 
 
 def _unseen(name: str) -> Callable[[Numbers], str]:
     def cell(detectors: Numbers) -> str:
         generators = _released(detectors)["unseen"]["generators"]
         return "; ".join(
-            f"{recipe} {_interval(numbers[name])}" for recipe, numbers in generators.items() if name in numbers
+            f"{recipe} {markdown.interval(numbers[name])}" for recipe, numbers in generators.items() if name in numbers
         )
 
     return cell
@@ -72,10 +56,6 @@ def _verdicts(detectors: Numbers, of_real: bool) -> str:
         for shares in parts.values()
     )
     return "; ".join(text if of_real else f"{origin}: {text}" for origin, text in zip(parts, said, strict=True))
-
-
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 ROWS: dict[str, Callable[[Numbers], str]] = {
@@ -104,4 +84,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+")
     with border("evaluate", "summary"):
-        print(table({name: evaluated(name) for name in parser.parse_args().datasets}), end="")
+        names = parser.parse_args().datasets
+        found = {name: tracking.found(folders.evaluation(name), name, "run.datasets")["detectors"] for name in names}
+        print(table(found), end="")

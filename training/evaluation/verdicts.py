@@ -13,6 +13,7 @@ from training.data.prepared import Row
 from training.detectors import detector, examples
 from training.detectors.detector import Detector
 from training.detectors.examples import REAL, Examples
+from training.detectors.ranking import area_under_curve
 from training.evaluation import adversary, detection, figures, localisation, robustness, scope
 
 CALIBRATION = ("calibration_error", "brier_score")
@@ -41,7 +42,7 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
         decision = detector.load_decision(folder, kind)
         chosen = _evenly(found, MOST_HANDLED)
         few = found.rows(chosen)
-        clean[kind] = detection.area_under_curve(few.synthetic, probabilities[chosen])
+        clean[kind] = area_under_curve(few.synthetic, probabilities[chosen])
         handled[kind] = robustness.after(model, few.images, few.synthetic)
         unseen, pooled = _unseen(folder, kind, recipes, found, groups, decision.thresholds, settings)
         if len(recipes) > 1:

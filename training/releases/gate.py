@@ -14,7 +14,8 @@ import onnxruntime
 
 from contracts.latents import labels, latents
 from contracts.manifest import DETECTOR, GENERATOR, Release
-from training.evaluation import detection, fidelity, spaces
+from training.detectors.ranking import area_under_curve
+from training.evaluation import fidelity, spaces
 from training.evaluation.fidelity import Interval
 from training.params import Gate
 
@@ -159,7 +160,7 @@ def _detectability(
 def _area_under_curve(release: Release, images: np.ndarray, synthetic: np.ndarray) -> float:
     """NaN where the detector gives a value that is not finite."""
     probabilities = _run(release, DETECTOR, "synthetic_probability", {"image": images})
-    return detection.area_under_curve(synthetic, probabilities) if np.isfinite(probabilities).all() else float("nan")
+    return area_under_curve(synthetic, probabilities) if np.isfinite(probabilities).all() else float("nan")
 
 
 def _privacy(checks: list[dict[str, Any]]) -> list[Rule]:

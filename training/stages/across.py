@@ -57,7 +57,7 @@ def _write(report: dict[str, Any], out: Path) -> None:
         ("answered", "share of a row's images that a column's model answers for"),
     ):
         figures.matrix(evaluation.values(report[part]), title, out / FIGURES / f"{part}.png")
-    (out / "table.md").write_text(evaluation.markdown(report), encoding="utf-8")
+    (out / "table.md").write_text(evaluation.document(report), encoding="utf-8")
     (out / tracking.METRICS).write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

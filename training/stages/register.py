@@ -32,7 +32,7 @@ def register(dataset: str) -> None:
     """Judge the candidate of a dataset and let everything follow the decision.
 
     Raises:
-        RefusedError: when the candidate does not pass and there is no champion that could stay.
+        RefusedError: when the candidate does not pass and there is no champion that could stay; its card is then left.
     """
     settings = params.load()
     candidate = read_release(folders.candidate(dataset))
@@ -54,13 +54,14 @@ def register(dataset: str) -> None:
     ledger.save(dataset, after)
     ledger.settle(dataset, after)
     _track(candidate, decision, document, after, settings.run.recipes)
+    shown = candidate if after.champion is None else ledger.archived(dataset, after.champion)
+    folders.model_card(dataset).write_text(card.card(shown.manifest), encoding="utf-8")
     if after.champion is None:
         raise RefusedError(
             f"version {candidate.version} did not pass, and there is no champion to keep serving: "
-            f"{'; '.join(decision.reasons)}; improve it, or change `gate` in params.yaml; the decision is in {path}"
+            f"{'; '.join(decision.reasons)}; improve it, or change `gate` in params.yaml; "
+            f"decision and card are in {path.parent}"
         )
-    champion = ledger.archived(dataset, after.champion)
-    folders.model_card(dataset).write_text(card.card(champion.manifest), encoding="utf-8")
     print(_told(candidate, before, decision, after))
 
 

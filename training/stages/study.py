@@ -44,7 +44,7 @@ def study(dataset: str) -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         tables.write_csv(dataset, real, rows, out / "table.csv")
-        (out / "table.md").write_text(tables.markdown(dataset, real, rows), encoding="utf-8")
+        (out / "table.md").write_text(tables.document(dataset, real, rows), encoding="utf-8")
         figures.detectability(dataset, rows, out / FIGURES / "detectability.png")
         report = detectability.summary(dataset, real, rows, settings)
         (out / tracking.METRICS).write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -6,13 +6,11 @@ Prints Markdown made of their `reports/study/NAME/metrics.json`.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from training import folders, tracking
+from training import folders, markdown, tracking
 from training.border import border
-from training.reading import ParamsError
 from training.study import tables
 from training.study.detectability import DESCRIPTOR_SETS, IMITATED_BELOW
 
@@ -41,31 +39,18 @@ def answer(studies: Sequence[dict[str, Any]]) -> str:
     header = ["rank", "dataset", "recipe", "epochs"]
     for seen in reversed(DESCRIPTOR_SETS):
         header += [f"best model {tables.SEEN[seen]}", tables.TITLES["f_measure"], tables.TITLES["auc"]]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for rank, (dataset, name, recipe) in enumerate(judged, 1):
         cells = [str(rank), dataset, name, f"{recipe['all']['last']['epoch']:.0f}"]
         for seen in reversed(DESCRIPTOR_SETS):
             last = recipe[seen]["last"]
             cells += [
                 tables.named(last["best_model"]),
-                tables.interval(last["f_measure"]),
-                tables.interval(last["auc"]),
+                markdown.interval(last["f_measure"]),
+                markdown.interval(last["auc"]),
             ]
         lines.append(cells)
-    return "\n\n".join(sentences) + "\n\nFrom the hardest to tell to the easiest:\n\n" + tables.table(lines)
-
-
-def studied(dataset: str) -> dict[str, Any]:
-    """What the study of a dataset found.
-
-    Raises:
-        ParamsError: when it was not studied.
-    """
-    path = folders.study(dataset) / tracking.METRICS
-    if not path.is_file():
-        raise ParamsError(f"{path} does not exist: put {dataset} into run.studies of params.yaml and run `dvc repro`")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return "\n\n".join(sentences) + "\n\nFrom the hardest to tell to the easiest:\n\n" + markdown.table(header, lines)
 
 
 def _best_imitation(study: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -94,4 +79,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+")
     with border("study", "answer"):
-        print(answer([studied(name) for name in parser.parse_args().datasets]), end="")
+        studies = [tracking.found(folders.study(name), name, "run.studies") for name in parser.parse_args().datasets]
+        print(answer(studies), end="")

@@ -6,14 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.study.detectability import (
-    DESCRIPTOR_SETS,
-    METRICS,
-    Detectability,
-    Estimate,
-    Real,
-    best_by_snapshot,
-)
+from training import markdown
+from training.study.detectability import DESCRIPTOR_SETS, METRICS, Detectability, Real, best_by_snapshot
 
 TITLES = {"precision": "precision", "recall": "recall", "f_measure": "F-measure", "accuracy": "accuracy", "auc": "AUC"}
 SEEN = {"appearance": "by appearance alone", "all": "by all descriptors"}
@@ -33,7 +27,7 @@ def write_csv(dataset: str, real: Real, rows: Sequence[Detectability], path: Pat
             table.writerow([*what, len(real.images), chosen, *numbers])
 
 
-def markdown(dataset: str, real: Real, rows: Sequence[Detectability]) -> str:
+def document(dataset: str, real: Real, rows: Sequence[Detectability]) -> str:
     """The same for readers, with what the numbers rest on; the best model of every epoch is in bold."""
     tops = {
         id(top)
@@ -42,10 +36,10 @@ def markdown(dataset: str, real: Real, rows: Sequence[Detectability]) -> str:
         for top in best_by_snapshot(rows, recipe, seen)
     }
     header = ["dataset", "recipe", "epoch", "descriptors", "model", *(TITLES[metric] for metric in METRICS)]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for row in rows:
         bold = "**" if id(row) in tops else ""
-        numbers = [interval(getattr(row, metric)) for metric in METRICS]
+        numbers = [markdown.interval(getattr(row, metric)) for metric in METRICS]
         model = f"{bold}{named(row.model)}{bold}"
         lines.append([dataset, row.recipe, f"{row.epoch:.1f}", row.descriptors, model, *numbers])
     source = "held out: the GANs were trained on none of them"
@@ -57,13 +51,8 @@ def markdown(dataset: str, real: Real, rows: Sequence[Detectability]) -> str:
         f"cross-validated, and no fold divides {_groups(real.fold_unit, real.fold_groups)}. Synthetic is positive. "
         f"Parentheses hold 95 % intervals, which resample {_groups(real.interval_unit, real.interval_groups)} and the "
         "generated images. In bold the best model of the epoch by F-measure; it is chosen on the images it is measured "
-        "on, so its numbers flatter a little.\n\n" + table(lines)
+        "on, so its numbers flatter a little.\n\n" + markdown.table(header, lines)
     )
-
-
-def interval(estimate: Estimate) -> str:
-    """A number with its interval."""
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
 
 
 def named(model: str) -> str:
@@ -73,8 +62,3 @@ def named(model: str) -> str:
 
 def _groups(unit: str, groups: np.ndarray) -> str:
     return f"the {len(np.unique(groups))} {unit}"
-
-
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the header and its rule first, as Markdown."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

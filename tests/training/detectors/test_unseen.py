@@ -6,8 +6,8 @@ from contracts.imaging import ImageSpec
 from training.detectors import detector, linear_evidence, unseen
 from training.detectors.ensemble import Ensemble
 from training.detectors.examples import REAL, Examples
+from training.detectors.ranking import area_under_curve
 from training.detectors.typicality import Typicality
-from training.evaluation.detection import area_under_curve
 
 SPEC = ImageSpec(32, 1)
 

@@ -11,7 +11,7 @@ from training.detectors.detector import Detector
 from training.detectors.examples import REAL, Examples
 from training.detectors.linear_evidence import LinearEvidence
 from training.detectors.typicality import Typicality
-from training.evaluation import across
+from training.evaluation import across, scope
 from training.params import Evaluate
 
 EVALUATE = Evaluate(bootstrap_rounds=50, jackknife_blocks=4, neighbours=5, encoder_images=64, privacy_samples=64)
@@ -64,7 +64,10 @@ def test_a_model_answers_for_its_own_kind_and_nobody_for_strangers(
         assert sum(shares.values()) == pytest.approx(1)
         assert max(shares, key=lambda one: shares[one]) == name
     noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-    assert across.answered(known, noise)[across.NONE] == 1
+    typicality = {
+        name: scope.typicality(one.released, scope.as_uploaded(noise, one.spec)) for name, one in known.items()
+    }
+    assert across.answered(known, typicality)[across.NONE] == 1
 
 
 def test_a_single_dataset_has_nothing_to_reach(known: dict[str, across.Known]) -> None:
@@ -75,7 +78,7 @@ def test_a_single_dataset_has_nothing_to_reach(known: dict[str, across.Known]) -
 
 
 def test_the_tables_hold_every_number(report: dict) -> None:
-    text = across.markdown(report)
+    text = across.document(report)
     cell = report["transfer"]["dark"]["grey"]
     assert f"{cell['value']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})" in text
     assert [line for line in text.splitlines() if line.startswith("| detector of")] == [

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from tests.training.detectors.traces import smooth_images, upsampled
 from training.detectors import corruptions, detector
+from training.detectors.ranking import area_under_curve
 from training.evaluation import robustness
-from training.evaluation.detection import area_under_curve
 
 IMAGES = np.concatenate([smooth_images(20, 32, 3, seed=0), upsampled(smooth_images(20, 32, 3, seed=1))])
 SYNTHETIC = np.arange(40) >= 20

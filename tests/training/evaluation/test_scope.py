@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 
 from contracts.imaging import ImageSpec
@@ -20,17 +19,11 @@ class Brightness(torch.nn.Module):
 
 
 def test_areas_are_counted_over_pairs_of_images() -> None:
-    levels = {"bright": (200, 90), "dark": (100, 80)}
-    images = {
-        name: np.stack([np.full((32, 32, 3), level, np.uint8) for level in found]) for name, found in levels.items()
-    }
-    specs = dict.fromkeys(images, COLOUR)
-    found = scope.pairs(dict.fromkeys(images, Brightness()), images, specs)
-    # Of four pairs, 90 and 100 are the wrong way round.
-    assert found == {"bright": {"dark": 0.75}, "dark": {"bright": 0.25}}
+    # Of four pairs, 0.2 and 0.3 are the wrong way round.
+    assert scope.area(np.array([0.9, 0.2]), np.array([0.1, 0.3])) == 0.75
 
 
-def test_other_sets_come_into_the_form_of_the_model() -> None:
+def test_images_come_into_the_form_of_the_model() -> None:
     """Grey of 64 pixels and colour of 32, by detectors and by typicality alone."""
     colour, grey = smooth_images(120, 32, 3, seed=0), 255 - smooth_images(120, 64, 1, seed=0) // 2
     known = {}
@@ -39,15 +32,11 @@ def test_other_sets_come_into_the_form_of_the_model() -> None:
         content = linear_evidence.features_of(images, known[name].content)
         known[name].take(content[:60], content[60:90])
     network = detector.scorer("residual_network", COLOUR, 4)
-    scorers = {
-        "colour": detector.Detector(network, known["colour"], Calibration(1, 0)).eval(),
-        "grey": known["grey"],
-    }
-    held_out = {"colour": colour[90:], "grey": grey[90:]}
-    found = scope.pairs(scorers, held_out, {"colour": COLOUR, "grey": GREY})
-    assert found["colour"]["grey"] > 0.98
-    assert found["grey"]["colour"] > 0.98
-    assert min(scope.against_strangers(scorers["colour"], held_out["colour"], COLOUR).values()) > 0.9
+    of_colour = detector.Detector(network, known["colour"], Calibration(1, 0)).eval()
+    own, other = scope.typicality(of_colour, colour[90:]), scope.typicality(known["grey"], grey[90:])
+    assert scope.area(own, scope.typicality(of_colour, scope.as_uploaded(grey[90:], COLOUR))) > 0.98
+    assert scope.area(other, scope.typicality(known["grey"], scope.as_uploaded(colour[90:], GREY))) > 0.98
+    assert min(scope.against_strangers(of_colour, colour[90:], COLOUR).values()) > 0.9
 
 
 def test_strangers_are_the_same_pixels_every_time() -> None:
@@ -66,10 +55,3 @@ def test_strangers_are_the_same_pixels_every_time() -> None:
         assert all(np.array_equal(one, other) for one, other in zip(images, second[kind], strict=True))
         assert all(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] in (1, 3) for image in images)
     assert {image.shape[0] for image in first["photograph_tiles"]} == {64, 128}
-
-
-@pytest.mark.parametrize("images", [10, 1000])
-def test_large_sets_are_thinned(images: int) -> None:
-    found = scope._thinned(np.arange(images)[:, None, None, None])
-    assert len(found) == min(images, scope.MAXIMUM_IMAGES)
-    assert (found[0], found[-1]) == (0, images - 1)

@@ -72,6 +72,7 @@ def test_a_first_release_that_fails_says_why_and_leaves_the_decision() -> None:
     assert not folders.release(NAME).exists()
     assert decision()["passed"] is False
     assert ledger.load(NAME) == Ledger(challenger=leaky.version)
+    assert folders.model_card(NAME).read_text(encoding="utf-8") == card(leaky.manifest)
     good = make_candidate(GOOD)
     register(NAME)
     assert ledger.load(NAME) == Ledger(champion=good.version)

@@ -27,7 +27,7 @@ def test_the_csv_has_a_row_per_result_with_every_interval(tmp_path: Path) -> Non
 
 
 def test_the_markdown_says_what_numbers_rest_on_and_marks_the_best() -> None:
-    text = tables.markdown("blood", REAL, ROWS)
+    text = tables.document("blood", REAL, ROWS)
     assert "60 real images, held out: the GANs were trained on none of them" in text
     assert "no fold divides the 6 patients" in text
     assert "resample the 3 places" in text
@@ -39,6 +39,6 @@ def test_the_markdown_says_what_numbers_rest_on_and_marks_the_best() -> None:
 
 def test_the_markdown_says_so_where_training_images_are_among_the_real_ones() -> None:
     used = Real(REAL.images, False, "patients", GROUPS, "patients", GROUPS.astype(str))
-    assert "of all splits, since few are held out: the GANs were trained on part of them" in tables.markdown(
+    assert "of all splits, since few are held out: the GANs were trained on part of them" in tables.document(
         "blood", used, ROWS
     )
