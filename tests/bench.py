@@ -1,12 +1,13 @@
 """Speed as ratios taken in one run, into reports/bench.json.
 
     make bench                              # everything; the pipeline alone takes its quarter of an hour
-    python -m tests.bench training serving  # parts
+    python -m tests.bench training serving  # parts; detecting and pipeline are the others
 
 Machines are noisy: both sides of a ratio are measured in turns, in the same run, and medians are compared.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -208,6 +209,25 @@ def serving() -> list[Result]:
     ]
 
 
+def detecting() -> list[Result]:
+    """A call of every released detector on one image, on one core, and the size of its file."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    results = []
+    for folder in sorted(path.parent for path in MODELS.glob("*/manifest.json")):
+        release = read_release(folder)
+        session = onnxruntime.InferenceSession(folder / DETECTOR, options, providers=["CPUExecutionProvider"])
+        shape = (1, release.image.size, release.image.size, release.image.channels)
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        judge = functools.partial(session.run, None, {"image": image})
+        judge()
+        took = statistics.median(seconds(judge) for _ in range(10 * ROUNDS))
+        what = f"detector of {release.name} ({release.manifest['detector']['kind']}, {release.image.size} px)"
+        results.append(at_most(f"{what}, milliseconds a call", 1e3 * took, 10))
+        results.append(at_most(f"{what}, MB", (folder / DETECTOR).stat().st_size / 1e6, 10))
+    return results
+
+
 def pipeline() -> list[Result]:
     """The default `dvc repro` from nothing, and a second one, in a clone of the committed state."""
     with tempfile.TemporaryDirectory() as folder:
@@ -255,14 +275,19 @@ def _memory_bytes(process: psutil.Process) -> int:
     return total
 
 
-PARTS: dict[str, Callable[[], list[Result]]] = {"training": training, "serving": serving, "pipeline": pipeline}
+PARTS: dict[str, Callable[[], list[Result]]] = {
+    "training": training,
+    "serving": serving,
+    "detecting": detecting,
+    "pipeline": pipeline,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"any of {', '.join(PARTS)}; all by default")
     chosen = parser.parse_args().parts or list(PARTS)
-    if "serving" in chosen and not (MODELS / "ihc").is_dir():
+    if {"serving", "detecting"} & {*chosen} and not (MODELS / "ihc").is_dir():
         sys.exit("bench: models/ihc is missing; make it with `make repro`")
     if shutil.which("git") is None and "pipeline" in chosen:
         sys.exit("bench: the pipeline part clones the repository and needs git")

@@ -1,9 +1,9 @@
 """What detectors are worth on the other datasets: transfer, leave one dataset out, and who answers for whose images.
 
-Images of another dataset come into a detector's form as an upload does.
+Images of another dataset come into a detector's form whole, as small uploads do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from training.detectors.detector import Detector
 from training.detectors.examples import Examples
 from training.detectors.ranking import area_under_curve
 from training.evaluation import detection, scope
-from training.evaluation.scope import as_uploaded
 from training.params import Evaluate, TrainDetector
 
 AUC = {"auc": area_under_curve}
@@ -68,9 +67,7 @@ def report(known: dict[str, Known], training: TrainDetector, settings: Evaluate)
     for own, one in known.items():
         for name, other in known.items():
             images = other.held_out.images
-            probabilities, typical = detector.judge(
-                one.released, images if own == name else as_uploaded(images, one.spec)
-            )
+            probabilities, typical = detector.judge(one.released, images if own == name else whole(images, one.spec))
             typicality[own][name] = typical[~other.held_out.synthetic]
             if own != name:
                 transfer[own][name] = _area(other, probabilities, settings)
@@ -84,6 +81,11 @@ def report(known: dict[str, Known], training: TrainDetector, settings: Evaluate)
         },
         "answered": {name: answered(known, {own: of[name] for own, of in typicality.items()}) for name in known},
     }
+
+
+def whole(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Images uint8 [N, H, W, C] in another form, [N, size, size, channels]: none is cut into tiles."""
+    return scope.as_uploaded(images, replace(spec, tile_side=None))
 
 
 def answered(known: dict[str, Known], typicality: dict[str, np.ndarray]) -> dict[str, float]:
@@ -102,7 +104,7 @@ def _left_out(known: dict[str, Known], name: str, training: TrainDetector, setti
     """The linear model taught by all other datasets, evenly, their images clean and corrupted, on this one."""
     spec = known[name].spec
     parts = [
-        Examples(as_uploaded(one.teaching.images, spec), one.teaching.origins)
+        Examples(whole(one.teaching.images, spec), one.teaching.origins)
         for other, one in known.items()
         if other != name
     ]

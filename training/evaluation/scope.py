@@ -41,7 +41,10 @@ def area(known: np.ndarray, strange: np.ndarray) -> float:
 
 
 def as_uploaded(images: Iterable[np.ndarray], spec: ImageSpec) -> np.ndarray:
-    """Images uint8 [H, W, C] of any size in the form of a model, uint8 [N, size, size, channels]."""
+    """Images uint8 [H, W, C] of any size in the form of a model, uint8 [M, size, size, channels].
+
+    One where the model takes whole images; else as many as there are tiles in it.
+    """
     return np.concatenate([fit(image, spec) for image in images])
 
 

@@ -26,7 +26,7 @@ def _examples(real: np.ndarray) -> Examples:
 
 def _known(images: np.ndarray) -> across.Known:
     """A dataset of real images and of a generator that enlarges; its detector is taught by the first 120."""
-    spec = ImageSpec(images.shape[1], images.shape[3])
+    spec = ImageSpec(images.shape[1], images.shape[3], tile_side=images.shape[1])
     teaching, held_out = _examples(images[:120]), _examples(images[120:])
     rows = linear_evidence.features_of(teaching.images, LinearEvidence(spec).features)
     scorer, _ = linear_evidence.fit(rows, teaching.synthetic, spec, SETTINGS)
