@@ -12,6 +12,9 @@ from training.detectors.typicality import UNLIKE_ANY
 SURE = 0.8
 """No verdict is given on a probability between 1 - SURE and SURE, however well the classes are apart."""
 
+FARTHEST_DEVIATIONS = 3.0
+"""Of real images' scores, from their mean: beyond it a calibration learns nothing more."""
+
 SMALLEST_SLOPE = 1e-3
 """Per standard deviation of the scores."""
 
@@ -48,7 +51,12 @@ class Scale:
         return Scale(float(real.mean()), float(real.std()) or 1.0)
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        return (logits - self.mean) / self.deviation
+        """Logits in deviations of real images, those beyond `FARTHEST_DEVIATIONS` brought back to it.
+
+        What lies so far off is synthetic, fifteen deviations no more than four. Without this bound a poor generator
+        that is easily told draws the border away from real images, to where a good one's still count as real.
+        """
+        return np.clip((logits - self.mean) / self.deviation, -FARTHEST_DEVIATIONS, FARTHEST_DEVIATIONS)
 
 
 def platt(logits: np.ndarray, synthetic: np.ndarray) -> Calibration:
