@@ -64,12 +64,13 @@ def train_detector(dataset: str) -> None:
                 joblib.dump(original, out / detector.ORIGINAL)
             without = {recipe: lesson.scorer(kind, recipe, f"{dataset} without {recipe}")[0] for recipe in recipes}
             scorers[kind] = unseen.Scorers(scorer, without)
-        scorers["ensemble"] = unseen.Scorers.together(scorers, held_out.only(REAL).images)
+        both = Examples.joined([held_out, corrupted])
+        scorers["ensemble"] = unseen.Scorers.together(scorers, both.only(REAL).images)
 
         aucs: dict[str, dict[str, float]] = {}
         for kind in detector.KINDS:
-            tried = unseen.Trial.of(scorers[kind], held_out)
-            aucs[kind] = tried.aucs(corrupted)
+            tried = unseen.Trial.of(scorers[kind], held_out, corrupted)
+            aucs[kind] = tried.aucs
             calibrated = tried.calibrate(groups, typicality, settings.error_share)
             detector.save(detector.path(out, kind), calibrated.detector, kind, spec, settings.width)
             for recipe, one in calibrated.without.items():

@@ -36,7 +36,10 @@ HELD_OUT = Examples(
 )
 GROUPS = np.array([f"patient {number // 3}" for number in range(300)])
 SCORERS = unseen.Scorers(Brightness(1, 50), {"near": Brightness(10, 3), "far": Brightness(40, -100)})
-TRIAL = unseen.Trial.of(SCORERS, HELD_OUT)
+LIGHT = np.random.default_rng(4).normal(0, 20, size=(len(HELD_OUT.images), 1, 1, 1))
+CORRUPTED = Examples(np.clip(HELD_OUT.images + LIGHT, 0, 255).astype(np.uint8), HELD_OUT.origins)
+"""Lit otherwise."""
+TRIAL = unseen.Trial.of(SCORERS, HELD_OUT, CORRUPTED)
 
 
 def _typicality() -> Typicality:
@@ -47,12 +50,10 @@ def _typicality() -> Typicality:
 
 
 def test_the_area_of_a_tried_scorer_counts_images_as_they_are_and_corrupted() -> None:
-    light = np.random.default_rng(4).normal(0, 60, size=(len(HELD_OUT.images), 1, 1, 1))
-    corrupted = Examples(np.clip(HELD_OUT.images + light, 0, 255).astype(np.uint8), HELD_OUT.origins)
-    found = TRIAL.aucs(corrupted)
+    found = TRIAL.aucs
     for recipe in ("near", "far"):
         areas = []
-        for images in (HELD_OUT, corrupted):
+        for images in (HELD_OUT, CORRUPTED):
             chosen = images.only(REAL, recipe)
             areas.append(area_under_curve(chosen.synthetic, chosen.images.mean(axis=(1, 2, 3))))
         assert np.isclose(found[recipe], np.mean(areas), atol=1e-3)
@@ -71,6 +72,15 @@ def test_probabilities_are_those_of_the_unseen_recipe_whatever_the_scale_of_the_
     assert by_other[HELD_OUT.origins == "near"].mean() > by_all[HELD_OUT.origins == "near"].mean()
 
 
+def test_corrupted_real_images_move_the_border_away_from_them() -> None:
+    alone = unseen.Trial.of(SCORERS, HELD_OUT, HELD_OUT).calibrate(GROUPS, _typicality(), 0.01)
+    both = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
+    real = torch.from_numpy(CORRUPTED.only(REAL).images)
+    with torch.inference_mode():
+        alarms, fewer = ((one.detector(real)[0] >= 0.8).float().mean() for one in (alone, both))
+    assert fewer < 0.7 * alarms
+
+
 def test_the_promise_counts_held_out_images_and_their_groups() -> None:
     calibrated = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
     assert (calibrated.decision.held_out_images, calibrated.decision.held_out_groups) == (300, 100)
@@ -80,9 +90,9 @@ def test_the_promise_counts_held_out_images_and_their_groups() -> None:
 
 
 def test_a_single_recipe_calibrates_its_own_scorer() -> None:
-    held_out = HELD_OUT.only(REAL, "far")
+    held_out, corrupted = HELD_OUT.only(REAL, "far"), CORRUPTED.only(REAL, "far")
     scorers = unseen.Scorers(Brightness(1, 0), {"far": SCORERS.without["far"]})
-    calibrated = unseen.Trial.of(scorers, held_out).calibrate(GROUPS, _typicality(), 0.01)
+    calibrated = unseen.Trial.of(scorers, held_out, corrupted).calibrate(GROUPS, _typicality(), 0.01)
     assert list(calibrated.without) == ["far"]
 
 
