@@ -29,8 +29,8 @@ serve: setup ## serve what is in models/
 	@echo "Verisynth is starting on http://localhost:$(PORT)"
 	bentoml serve serving.service:Verisynth --host $(HOST) --port $(PORT) --timeout-graceful-shutdown 30
 
-test: setup ## all tests
-	pytest
+test: setup ## all tests, on all cores
+	pytest --numprocesses auto --dist loadfile
 
 lint: setup ## style and types
 	ruff check .
