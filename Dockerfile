@@ -1,7 +1,11 @@
 # The service with the releases in models/, for any platform that Python and ONNX Runtime know.
 #     docker build -t verisynth .
-#     docker run --rm -p 3000:3000 verisynth
-#     docker run --rm -p 3000:3000 -v "$PWD/models:/app/models:ro" verisynth      # models from outside
+# It answers other machines, so it starts with a file of API keys only, or where anybody is to be let in by name:
+#     docker run --rm -v verisynth-state:/state verisynth python -m serving.keys --file /state/keys.json create --scopes generate,check
+#     docker run --rm -p 3000:3000 -v verisynth-state:/state -e VERISYNTH_KEYS_FILE=/state/keys.json verisynth
+#     docker run --rm -p 127.0.0.1:3000:3000 -e VERISYNTH_ALLOW_ANONYMOUS=true verisynth      # this machine alone
+# With `-v "$PWD/models:/app/models:ro"` the models come from outside.
+#     docker build --build-arg EXTRAS=serve,fingerprints -t verisynth .           # with a store of fingerprints
 FROM python:3.11-slim
 
 ENV BENTOML_DO_NOT_TRACK=True \
@@ -11,15 +15,17 @@ ENV BENTOML_DO_NOT_TRACK=True \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 
-RUN useradd --create-home --uid 10001 verisynth
+# `/state` is the place for keys and audit log: a volume there belongs to the service.
+RUN useradd --create-home --uid 10001 verisynth && install --directory --owner verisynth --mode 0750 /state
 WORKDIR /app
 
+ARG EXTRAS=serve
 COPY LICENSE README.md constraints.txt pyproject.toml ./
 COPY contracts contracts
 COPY monitoring monitoring
 COPY serving serving
 RUN pip install --constraint constraints.txt setuptools \
-    && pip install --no-build-isolation --constraint constraints.txt ".[serve]"
+    && pip install --no-build-isolation --constraint constraints.txt ".[$EXTRAS]"
 
 # The licence goes along so that there is something to copy where no model has been made yet.
 COPY LICENSE model[s] models/

@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup repro serve test lint bench fetch rollback clean
+.PHONY: demo setup repro serve test lint bench fetch rollback collection clean
 
 demo: repro serve ## environment, pipeline, service: from a fresh clone to a page in the browser
 
@@ -19,18 +19,18 @@ $(BIN)/.complete: pyproject.toml constraints.txt
 	@echo "Installing into .venv (a few minutes the first time)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt setuptools
-	$(BIN)/pip install --disable-pip-version-check --no-build-isolation -c constraints.txt -e ".[train,serve,dev]"
+	$(BIN)/pip install --disable-pip-version-check --no-build-isolation -c constraints.txt -e ".[train,serve,client,fingerprints,c2pa,dev]"
 	@touch $@
 
 repro: setup ## run the pipeline: only what changed
 	@dvc repro || { echo "The pipeline stopped. Finished stages and checkpoints are kept: \`make repro\` goes on from there."; exit 1; }
 
-serve: setup ## serve what is in models/
+serve: setup ## serve what is in models/ to this machine; HOST=0.0.0.0 serves others, with VERISYNTH_KEYS_FILE
 	@echo "Verisynth is starting on http://localhost:$(PORT)"
 	bentoml serve serving.service:Verisynth --host $(HOST) --port $(PORT) --timeout-graceful-shutdown 30
 
 test: setup ## all tests, on all cores
-	pytest --numprocesses auto --dist loadfile
+	python -m pytest --numprocesses auto --dist loadfile
 
 lint: setup ## style and types
 	ruff check .
@@ -46,6 +46,10 @@ fetch: setup ## download a MedMNIST set: make fetch SET=pneumoniamnist FOLDER=da
 
 rollback: setup ## serve the previous release again: make rollback NAME=ihc
 	@python -m training.releases.rollback $(NAME)
+
+COUNT ?= 1000
+collection: setup ## a set of generated images that describes itself: make collection NAME=ihc COUNT=5000
+	@python -m training.collections $(NAME) --count $(COUNT)
 
 clean: ## forget the environment and everything that was built; raw data stays
 	rm -rf .venv .dvc/cache .dvc/tmp data/prepared data/gans data/samples data/detectors data/candidates checkpoints models reports dvc_plots mlruns mlartifacts mlflow.db*

@@ -1,6 +1,5 @@
 """DICOM bytes to pixels. Only pixels leave this module: no tag is kept."""
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -8,10 +7,23 @@ import pydicom
 from pydicom.pixels import apply_modality_lut
 
 from contracts.errors import ImageError
+from contracts.reader import BoundedReader, check_inflation
 
 RANGES = ("window", "full")
 GREY = ("MONOCHROME1", "MONOCHROME2")
+MAXIMUM_TABLE_BYTES = 2**20
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+class _File(BoundedReader):
+    """What pydicom reads a file through."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        if size is None or size == -1:
+            # pydicom asks for all that is left to inflate it at once, however large that becomes.
+            check_inflation(piece)
+        return piece
 
 
 def is_dicom(data: bytes) -> bool:
@@ -26,7 +38,7 @@ def patient_of(data: bytes) -> str:
         ImageError: for a header that cannot be read.
     """
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["PatientID"])
+        dataset = pydicom.dcmread(_File(data), stop_before_pixels=True, specific_tags=["PatientID"])
         return str(dataset.get("PatientID", "") or "").strip()
     except Exception as error:  # pydicom raises many kinds on broken files; all mean the same to the user
         raise ImageError("broken_image", f"the DICOM header cannot be read: {error}") from error
@@ -43,7 +55,7 @@ def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]
         ImageError: broken files, several frames, transfer syntaxes that cannot be decoded.
     """
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data))
+        dataset = pydicom.dcmread(_File(data))
         check_size(int(dataset.Columns), int(dataset.Rows))
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         if frames != 1:
@@ -54,7 +66,9 @@ def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]
                 "unsupported_pixels",
                 f"the DICOM file's pixels are {interpretation}; taken are {', '.join(GREY + COLOUR)}",
             )
+        _check_table(dataset)
         stored = dataset.pixel_array
+        _check_shape(stored, dataset)
         if interpretation in COLOUR:
             return _colour(stored)
         levels = _full_range(stored, dataset) if pixel_range == "full" else _window(stored, dataset)
@@ -66,6 +80,25 @@ def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]
         levels = 1.0 - levels
     rounded: np.ndarray = np.rint(np.clip(levels, 0, 1) * 255)
     return rounded.astype(np.uint8)[..., None]
+
+
+def _check_shape(stored: np.ndarray, dataset: pydicom.Dataset) -> None:
+    """Headers may contradict themselves, and pydicom goes by more of them than are looked at here."""
+    interpretation = str(dataset.PhotometricInterpretation)
+    expected = (int(dataset.Rows), int(dataset.Columns), *([3] if interpretation in COLOUR else []))
+    if stored.shape != expected:
+        raise ImageError(
+            "unsupported_pixels",
+            f"the DICOM file's pixels have the shape {stored.shape}; as {interpretation} they should have {expected}",
+        )
+
+
+def _check_table(dataset: pydicom.Dataset) -> None:
+    """A lookup table is parsed when it is asked for, from bytes that were read at once."""
+    table = dataset.get_item("ModalityLUTSequence") if "ModalityLUTSequence" in dataset else None
+    value = getattr(table, "value", None)
+    if isinstance(value, bytes) and len(value) > MAXIMUM_TABLE_BYTES:
+        raise ImageError("broken_image", f"the DICOM file's lookup table has {len(value)} bytes; no table has as many")
 
 
 def _colour(stored: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from contracts import dicom
 from contracts.errors import ImageError
+from contracts.reader import BoundedReader
 
 FORMATS = ("PNG", "JPEG", "TIFF")
 MAXIMUM_TILES = 16
@@ -85,7 +86,7 @@ def decode_mask(data: bytes, limits: DecodeLimits = DecodeLimits()) -> np.ndarra
 def _opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
     """A loaded Pillow image; whatever goes wrong with it, inside the block too, is an ImageError."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(BoundedReader(data), formats=FORMATS) as image:
             _check_size(*image.size, limits)
             frames = getattr(image, "n_frames", 1)
             if frames != 1:

@@ -1,6 +1,7 @@
 """The release folder `models/<name>/` and its manifest: written whole, verified when read.
 
     models/<name>/generator.onnx  detector.onnx  reference.npz  manifest.json
+    models/<name>/painter.onnx                                  where the generator draws masks
 
 The manifest's form is `manifest.schema.json`; its meaning is told in `docs/manifest.md`.
 """
@@ -21,6 +22,7 @@ from contracts.imaging import ImageSpec
 FILE_NAME = "manifest.json"
 GENERATOR = "generator.onnx"
 DETECTOR = "detector.onnx"
+PAINTER = "painter.onnx"
 REFERENCE = "reference.npz"
 SCHEMA = 2
 VERDICTS = ("real", "synthetic", "uncertain", "out_of_scope")
@@ -76,6 +78,12 @@ class Release:
     def labels(self) -> list[str]:
         """Class names the generator can be asked for; empty where it is not conditional."""
         return list(self.manifest["generator"]["labels"])
+
+    @property
+    def painter_noise_size(self) -> int | None:
+        """Random numbers per image that the painter reads, the first of a latent; None without a painter."""
+        painter = self.manifest.get("painter")
+        return None if painter is None else int(painter["noise_size"])
 
     @property
     def label_shares(self) -> list[float]:
@@ -167,6 +175,8 @@ def _check(manifest: Any, folder: Path) -> None:
     if first is not None:
         where = "/".join(str(step) for step in first.absolute_path) or "the document"
         raise ReleaseError(f"{path} breaks the manifest schema at {where}: {first.message}")
+    if ("painter" in manifest) != (PAINTER in manifest["files"]):
+        raise ReleaseError(f"{path} describes a painter without {PAINTER}, or has {PAINTER} and does not describe it")
     labels, shares = manifest["generator"]["labels"], manifest["generator"]["label_shares"]
     if len(labels) != len(shares) or (labels and not any(shares)):
         raise ReleaseError(f"{path} has the label shares {shares} for the labels {labels}; it needs one for each")

@@ -30,6 +30,20 @@ class Metrics:
         self.authenticity_checks = Counter(
             "verisynth_authenticity_checks_total", "Images judged.", ["model", "verdict"], registry=registry
         )
+        self.provenance_checks = Counter(
+            "verisynth_provenance_checks_total",
+            "Images judged, by what their mark of origin is worth.",
+            ["status"],
+            registry=registry,
+        )
+        self.fingerprint_failures = Counter(
+            "verisynth_fingerprint_failures_total",
+            "Requests whose fingerprints could not be written or looked up.",
+            ["operation"],
+            registry=registry,
+        )
+        for operation in ("write", "look_up"):
+            self.fingerprint_failures.labels(operation)
         self.synthetic_probability = Histogram(
             "verisynth_synthetic_probability",
             "Calibrated probability that a judged image is synthetic.",
@@ -56,6 +70,9 @@ class Metrics:
         )
         self.rejected_requests = Counter(
             "verisynth_rejected_requests_total", "Requests refused, by error code.", ["reason"], registry=registry
+        )
+        self.audit_failures = Counter(
+            "verisynth_audit_failures_total", "Requests that the audit log could not be told of.", registry=registry
         )
         self.input_drift = Gauge(
             "verisynth_input_drift",

@@ -1,24 +1,27 @@
 """The middleware in front of every route, BentoML's own included.
 
-It gives each request an id and a deadline, refuses bodies that grow too large while they arrive, turns every
-error into one JSON envelope, adds the security headers, and counts and logs what was answered.
+It gives each request an id and a deadline, asks the gate whether it may come in, refuses bodies that grow too large or
+come too slowly while they arrive, turns every error into one JSON envelope, adds the security headers, tells the audit
+log what is answered before it is, and counts and logs it.
 """
 
 import json
 import logging
 import re
 import uuid
-from collections.abc import MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitoring.metrics import Metrics
+from serving.access import ANONYMOUS, Gate, Rule
+from serving.audit import Answered, AuditLog, work_of
 from serving.refusals import CODE_HEADER, DEFAULT_MESSAGES, Refusal, default_code
 from serving.settings import Settings
 
@@ -28,6 +31,9 @@ CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 RETRY_AFTER_SECONDS = 5
+# How long a refused client that is still sending is listened to: one that never reads while it sends would find its
+# connection broken, and not why.
+LINGER_SECONDS = 2
 # What nginx made usual for a client that hung up: nobody is left to be answered.
 CLIENT_CLOSED_REQUEST = 499
 SECURITY_HEADERS = {
@@ -39,6 +45,10 @@ SECURITY_HEADERS = {
 }
 
 UNLOGGED_ROUTES = ("/livez", "/readyz", "/metrics")
+AUDITED_PREFIX = "/v1/"
+UNMATCHED = "unmatched"
+# An answer goes out in pieces, so that a client that does not read leaves most of it where the deadline ends it.
+PIECE_BYTES = 256 * 1024
 
 # In the place of BentoML's own access log, whose logger is set up to be seen.
 logger = logging.getLogger("bentoml.access")
@@ -47,10 +57,13 @@ logger = logging.getLogger("bentoml.access")
 class Edge:
     """ASGI middleware; wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, gate: Gate) -> None:
         self.app = app
         self.settings = settings
         self.metrics = metrics
+        self.gate = gate
+        self.audit = None if settings.audit_file is None else AuditLog(settings.audit_file)
+        self._buffers = _Buffers(settings.maximum_buffered_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -62,11 +75,13 @@ class Edge:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
-        body = _LimitedBody(receive, self.settings.maximum_upload_bytes)
+        rule = self.gate.rule_of(scope["path"])
+        body = _LimitedBody(receive, self._buffers, self.settings)
         answer = _Answer(_request_id(scope), body, send)
         try:
-            body.check_announced(Headers(scope=scope))
             with anyio.fail_after(self.settings.timeout_seconds):
+                await self._let_in(scope, rule, answer)
+                body.check_announced(Headers(scope=scope))
                 await self.app(scope, body.receive, answer.send)
         except Refusal as refusal:
             await answer.refuse(refusal)
@@ -77,10 +92,60 @@ class Edge:
         except Exception:
             logger.exception("request %s failed", answer.request_id)
             await answer.refuse(Refusal("internal_error", DEFAULT_MESSAGES["internal_error"]))
-        self._count(scope, answer, perf_counter() - started)
+        finally:
+            body.release()
+        self._count(scope, rule, answer, perf_counter() - started)
 
-    def _count(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+    async def _let_in(self, scope: Scope, rule: Rule | None, answer: "_Answer") -> None:
+        key = ANONYMOUS
+        route = UNMATCHED if rule is None else rule.path
+
+        async def record(status: int, code: str) -> None:
+            work = work_of(HTTPConnection(scope))
+            await self._tell(Answered(answer.request_id, key, route, status, code or None, work))
+
+        audited = self.audit is not None and scope["path"].startswith(AUDITED_PREFIX)
+        if audited:
+            answer.record = record
+        if rule is None:
+            raise Refusal("not_found", DEFAULT_MESSAGES["not_found"])
+        caller = self.gate.identify(scope, rule)
+        key = caller.name
+        self.gate.admit(caller, rule)
+        if audited:
+            await self._check_audit(answer)
+
+    async def _check_audit(self, answer: "_Answer") -> None:
+        """After a failure, see whether the log can be written again before any work is done."""
+        assert self.audit is not None
+        if not (self.audit.failing and self.settings.audit_required):
+            return
+        try:
+            await anyio.to_thread.run_sync(self.audit.resume)
+        except OSError as error:
+            # This request is counted as missing in the log already.
+            answer.record = None
+            raise self._audit_failure(error) from error
+
+    async def _tell(self, answered: Answered) -> None:
+        assert self.audit is not None
+        try:
+            # Whatever the deadline, a line is either written or known to be missing.
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.audit.append, answered)
+        except OSError as error:
+            failure = self._audit_failure(error)
+            if self.settings.audit_required:
+                raise failure from error
+
+    def _audit_failure(self, error: OSError) -> Refusal:
+        self.metrics.audit_failures.inc()
+        logger.error("the audit log cannot be written: %s", error)
+        return Refusal("audit_failure", "what is answered cannot be recorded, so it is not; tell the operator")
+
+    def _count(self, scope: Scope, rule: Rule | None, answer: "_Answer", seconds: float) -> None:
+        # Refused before it was routed, a request counts for the route it asked for.
+        route = getattr(scope.get("route"), "path", UNMATCHED if rule is None else rule.path)
         self.metrics.requests.labels(route, str(answer.status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
         if answer.code:
@@ -99,57 +164,104 @@ class Edge:
 
 
 @dataclass
+class _Buffers:
+    """The bytes of bodies that are in memory, over all requests of a worker."""
+
+    maximum_bytes: int
+    held_bytes: int = 0
+
+
+@dataclass
 class _LimitedBody:
-    """A request's body, refused as soon as it is known to be larger than `maximum_bytes`."""
+    """A request's body, refused as soon as it is known to be too large, or to come too slowly."""
 
     source: Receive
-    maximum_bytes: int
+    buffers: _Buffers
+    settings: Settings
+    started: float = field(default_factory=anyio.current_time)
     received_bytes: int = 0
+    complete: bool = False
     hung_up: bool = False
 
     def check_announced(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length) > self.maximum_bytes:
-            raise self._refusal()
+        if length.isascii() and length.isdigit() and int(length) > self.settings.maximum_upload_bytes:
+            raise self._too_large()
 
     async def receive(self) -> Message:
-        message = await self.source()
-        self.hung_up = message["type"] == "http.disconnect"
-        self.received_bytes += len(message.get("body", b""))
-        if self.received_bytes > self.maximum_bytes:
-            raise self._refusal()
+        if self.complete:
+            # What follows the body is the client's hanging up, which may come as late as it likes.
+            return await self._next()
+        try:
+            with anyio.fail_after(self.started + self.settings.body_timeout_seconds - anyio.current_time()):
+                message = await self._next()
+        except TimeoutError as error:
+            raise Refusal(
+                "body_too_slow",
+                f"the body did not arrive within {self.settings.body_timeout_seconds} seconds; send it faster",
+            ) from error
+        self._hold(len(message.get("body", b"")))
         return message
 
-    def _refusal(self) -> Refusal:
-        return Refusal("body_too_large", f"the body is larger than the {self.maximum_bytes} bytes that are taken")
+    async def ended(self, within_seconds: float = 0) -> bool:
+        """Read what the client is still sending, and forget it, for so long; whether that was all of it."""
+        with anyio.move_on_after(within_seconds):
+            while not (self.complete or self.hung_up):
+                await self._next()
+        return self.complete or self.hung_up
+
+    def release(self) -> None:
+        self.buffers.held_bytes -= self.received_bytes
+        self.received_bytes = 0
+
+    async def _next(self) -> Message:
+        message = await self.source()
+        self.hung_up = message["type"] == "http.disconnect"
+        self.complete = self.complete or not (self.hung_up or message.get("more_body", False))
+        return message
+
+    def _hold(self, count: int) -> None:
+        self.received_bytes += count
+        self.buffers.held_bytes += count
+        if self.received_bytes > self.settings.maximum_upload_bytes:
+            raise self._too_large()
+        if self.buffers.held_bytes > self.buffers.maximum_bytes:
+            raise Refusal("overloaded", "too many uploads are arriving at once; try again")
+
+    def _too_large(self) -> Refusal:
+        limit = self.settings.maximum_upload_bytes
+        return Refusal("body_too_large", f"the body is larger than the {limit} bytes that are taken")
 
 
 class _Answer:
-    """One response on its way out: errors are held back until they can be sent as an envelope."""
+    """One response on its way out: errors are held back until they can be sent as an envelope, and all that is
+    recorded is recorded first."""
 
     def __init__(self, request_id: str, body: _LimitedBody, send: Send) -> None:
         self.request_id = request_id
+        self.record: Callable[[int, str], Awaitable[None]] | None = None
         self._body = body
         self.code = ""
         self.status = 0
+        self.refused = False
         self._send = send
         self._held: MutableMapping[str, Any] | None = None
         self._text = bytearray()
 
     async def send(self, message: Message) -> None:
         """Pass a message on; a response with an error status is rewritten."""
-        if self._body.hung_up and not self.status:
-            # Starlette makes a 500 of a client that hung up.
+        if self.refused or (self._body.hung_up and not self.status):
+            # Answered in the application's place; or Starlette makes a 500 of a client that hung up.
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
             if self.status >= 400:
                 self._held = message
-            else:
+            elif await self._recorded():
                 self._decorate(message)
                 await self._send(message)
         elif self._held is None:
-            await self._send(message)
+            await self._send_in_pieces(message)
         else:
             self._text += message.get("body", b"")
             if not message.get("more_body", False):
@@ -166,9 +278,25 @@ class _Answer:
         start = {"type": "http.response.start", "status": refusal.status_code, "headers": headers}
         await self._send_envelope(start, refusal.detail)
 
+    async def _recorded(self) -> bool:
+        """Whether the answer may go out; where it may not, the refusal has."""
+        if self.record is None:
+            return True
+        record, self.record = self.record, None
+        try:
+            await record(self.status, self.code)
+        except Refusal as refusal:
+            self.status = 0
+            await self.refuse(refusal)
+            return False
+        return True
+
     async def _send_envelope(self, start: MutableMapping[str, Any], text: str) -> None:
         headers = MutableHeaders(raw=list(start["headers"]))
         self.code = headers.get(CODE_HEADER) or default_code(self.status)
+        if not await self._recorded():
+            return
+        self.refused = True
         message = text.strip() if CODE_HEADER in headers else DEFAULT_MESSAGES.get(self.code, text.strip())
         error = {"code": self.code, "message": message, "request_id": self.request_id}
         body = json.dumps({"error": error}).encode()
@@ -176,14 +304,30 @@ class _Answer:
         headers["Content-Type"] = "application/json"
         headers["Content-Length"] = str(len(body))
         if self.status == 503:
-            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-        if self.code == "body_too_large":
-            # What is still on its way is not read.
+            headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+        await self._send_and_close({"type": "http.response.start", "status": self.status}, headers, body)
+
+    async def _send_in_pieces(self, message: Message) -> None:
+        body, more = message.get("body", b""), message.get("more_body", False)
+        for start in range(0, len(body), PIECE_BYTES):
+            rest = more or start + PIECE_BYTES < len(body)
+            piece = body[start : start + PIECE_BYTES]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": rest})
+        if not body:
+            await self._send(message)
+
+    async def _send_and_close(self, start: dict[str, Any], headers: MutableHeaders, body: bytes) -> None:
+        """Send all of an answer; where the client has not sent all of its body, listen a little and hang up."""
+        sending = self.code == "body_too_large" or not await self._body.ended()
+        if sending:
             headers["Connection"] = "close"
-        rewritten = {"type": "http.response.start", "status": self.status, "headers": headers.raw}
-        self._decorate(rewritten)
-        await self._send(rewritten)
-        await self._send({"type": "http.response.body", "body": body})
+        start["headers"] = headers.raw
+        self._decorate(start)
+        await self._send(start)
+        await self._send({"type": "http.response.body", "body": body, "more_body": sending})
+        if sending:
+            await self._body.ended(within_seconds=LINGER_SECONDS)
+            await self._send({"type": "http.response.body", "body": b""})
 
     def _decorate(self, start: MutableMapping[str, Any]) -> None:
         headers = MutableHeaders(raw=list(start["headers"]))

@@ -1,6 +1,7 @@
-"""Generated images as bytes: NumPy arrays, PNG files, a grid to look at, DICOM files.
+"""Generated images as bytes: NumPy arrays, PNG files, a grid to look at, DICOM files. All carry their claims.
 
-The same samples give the same bytes: archives carry the date 1980-01-01, DICOM files none.
+The same samples and key give the same bytes: archives carry the date 1980-01-01, DICOM files none, and Ed25519 draws
+no random numbers. (Content Credentials do.)
 """
 
 import hashlib
@@ -9,76 +10,90 @@ import json
 import math
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from contracts.imaging import encode_png, grid
+from serving.marks import mark_dicom, mark_png
+from serving.provenance import GRID, IMAGE, MASK, SCHEMA, Claim, Keyring, Origin, canonical, pixel_sha256
 from serving.runtime import Samples
 
-PROVENANCE_FILE = "manifest.json"
+if TYPE_CHECKING:
+    from serving.credentials import Credentials
+
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where samples come from: enough to make them again."""
+class Signing:
+    """What stands behind the claims: the keys, and Content Credentials for PNG files where the operator has them."""
 
-    model: str
-    version: str
-    seed: int
-    truncation: float
-    label: str | None
-    """The label asked for."""
-    balance: str | None
-    """How often each label was drawn, one of `serving.runtime.BALANCES`; None without labels, or with one asked for."""
+    keyring: Keyring
+    credentials: "Credentials | None" = None
 
 
 @dataclass(frozen=True)
 class Format:
-    """`write(samples, origin)` gives the bytes of one answer."""
+    """`write(samples, origin, signing)` gives the bytes of one answer."""
 
     media_type: str
     extension: str
-    write: Callable[[Samples, Origin], bytes]
+    write: Callable[[Samples, Origin, Signing], bytes]
 
 
-def write_npz(samples: Samples, _: Origin) -> bytes:
-    """Arrays `images` uint8 [N, H, W, C], and `masks` uint8 [N, H, W], `labels` int64 [N] where the model has them."""
+def write_npz(samples: Samples, origin: Origin, signing: Signing) -> bytes:
+    """Arrays `images` uint8 [N, H, W, C], and `masks` uint8 [N, H, W], `labels` int64 [N] where the model has them.
+
+    `provenance`, one string without dimensions, is the JSON of what is claimed of them all, under one signature.
+    """
     optional = {"masks": samples.masks, "labels": samples.labels}
     arrays = {"images": samples.images}
     arrays |= {name: array for name, array in optional.items() if array is not None}
+    claimed = [_entry(kind, index, pixels) for kind, index, pixels in _pictures(samples)]
+    document = signing.keyring.sealed(_description(origin, samples.start) | {"images": claimed})
+    arrays["provenance"] = np.array(canonical(document).decode())
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
                 # What numpy.savez does, without its copies of the pixels.
                 np.lib.format.write_array_header_1_0(entry, np.lib.format.header_data_from_array_1_0(array))
-                entry.write(np.ascontiguousarray(array).data.cast("B"))
+                entry.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return buffer.getvalue()
 
 
-def write_png_archive(samples: Samples, origin: Origin) -> bytes:
+def write_png_archive(samples: Samples, origin: Origin, signing: Signing) -> bytes:
     """A ZIP of PNG files `000000.png`, masks beside them as `000000-mask.png`, and `manifest.json`."""
     files: dict[str, bytes] = {}
-    for index, image in enumerate(samples.images):
-        files[f"{index:06d}.png"] = encode_png(image)
-        if samples.masks is not None:
-            files[f"{index:06d}-mask.png"] = encode_png(samples.masks[index][..., None])
-    return _archive(files, origin)
+    claims: list[Claim] = []
+    for kind, index, pixels in _pictures(samples):
+        claims.append(signing.keyring.claim(kind, origin, index, pixels))
+        name = f"{index:06d}-mask.png" if kind == MASK else f"{index:06d}.png"
+        files[name] = _png(pixels, claims[-1], signing)
+    return _archive(files, claims, origin, signing.keyring)
 
 
-def write_grid(samples: Samples, _: Origin) -> bytes:
+def write_grid(samples: Samples, origin: Origin, signing: Signing) -> bytes:
     """One PNG with all images in a nearly square grid."""
-    return encode_png(grid(samples.images, columns=math.ceil(math.sqrt(len(samples.images)))))
+    count = len(samples.images)
+    sheet = grid(samples.images, columns=math.ceil(math.sqrt(count)))
+    return _png(sheet, signing.keyring.claim(GRID, origin, samples.start, sheet, count), signing)
 
 
-def write_dicom_archive(samples: Samples, origin: Origin) -> bytes:
+def write_dicom_archive(samples: Samples, origin: Origin, signing: Signing) -> bytes:
     """A ZIP of DICOM files `000000.dcm` (Secondary Capture, marked as synthetic) and `manifest.json`; no masks."""
-    files = {f"{index:06d}.dcm": dicom_file(image, index, origin) for index, image in enumerate(samples.images)}
-    return _archive(files, origin)
+    claims = [
+        signing.keyring.claim(IMAGE, origin, index, image) for index, image in enumerate(samples.images, samples.start)
+    ]
+    files = {
+        f"{claim.index:06d}.dcm": dicom_file(image, claim) for image, claim in zip(samples.images, claims, strict=True)
+    }
+    return _archive(files, claims, origin, signing.keyring)
 
 
 FORMATS = {
@@ -89,15 +104,19 @@ FORMATS = {
 }
 
 
-def dicom_file(image: np.ndarray, index: int, origin: Origin) -> bytes:
+def dicom_file(image: np.ndarray, claim: Claim) -> bytes:
     """One image, uint8 [H, W, 1 or 3], as a DICOM file that cannot be taken for a patient's.
 
-    Its identifiers follow from the model, the request and the index; it bears no date.
+    Its identifiers follow from the model, the request and the index; it bears no date. Where the request starts is not
+    in them: parts of one sequence are one series.
     """
+    origin, index = claim.origin, claim.index
     request = " ".join(str(part) for part in asdict(origin).values())
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    # What a label is called, and the claim, may hold any letter.
+    dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = SecondaryCaptureImageStorage
     dataset.SOPInstanceUID = _uid(f"instance {request} {index}")
     dataset.StudyInstanceUID = _uid(f"study {request}")
@@ -126,6 +145,7 @@ def dicom_file(image: np.ndarray, index: int, origin: Origin) -> bytes:
     dataset.DerivationDescription = f"Generated: {request} {index}"
     dataset.BurnedInAnnotation = "NO"
     _set_pixels(dataset, image)
+    mark_dicom(dataset, claim)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -152,14 +172,38 @@ def _uid(text: str) -> UID:
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'verisynth:{text}').int}")
 
 
-def _archive(files: dict[str, bytes], origin: Origin) -> bytes:
-    images = [
-        {"file": name, "index": int(name[:6]), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in files.items()
+def _png(pixels: np.ndarray, claim: Claim, signing: Signing) -> bytes:
+    data = mark_png(encode_png(pixels), claim)
+    return data if signing.credentials is None else signing.credentials.sign_png(data)
+
+
+def _pictures(samples: Samples) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Kind, index and pixels uint8 [H, W, C] of every image, and of its mask after it."""
+    for row, image in enumerate(samples.images):
+        yield IMAGE, samples.start + row, image
+        if samples.masks is not None:
+            yield MASK, samples.start + row, samples.masks[row][..., None]
+
+
+def _description(origin: Origin, start: int) -> dict[str, Any]:
+    """What all claims of a set have in common, and the index of its first image."""
+    return {"verisynth": SCHEMA, "synthetic": True, "kind": "set"} | asdict(origin) | {"start": start}
+
+
+def _entry(kind: str, index: int, pixels: np.ndarray) -> dict[str, Any]:
+    """What a claim adds to those of its set."""
+    return {"kind": kind, "index": index, "pixel_sha256": pixel_sha256(pixels)}
+
+
+def _archive(files: dict[str, bytes], claims: list[Claim], origin: Origin, keyring: Keyring) -> bytes:
+    entries = [
+        {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
+        | {"kind": claim.kind, "index": claim.index, "pixel_sha256": claim.pixel_sha256}
+        for (name, data), claim in zip(files.items(), claims, strict=True)
     ]
-    provenance = {"synthetic": True} | asdict(origin) | {"files": images}
+    manifest = keyring.sealed(_description(origin, claims[0].index) | {"files": entries})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in (files | {PROVENANCE_FILE: json.dumps(provenance, indent=2).encode()}).items():
+        for name, data in (files | {MANIFEST: json.dumps(manifest, indent=2).encode()}).items():
             archive.writestr(zipfile.ZipInfo(name), data)
     return buffer.getvalue()

@@ -4,23 +4,29 @@ from typing import Any
 
 from contracts.imaging import FORMATS as IMAGE_FORMATS
 from contracts.manifest import VERDICTS
+from serving.access import ANY_KEY, OPEN, RULES
+from serving.fingerprints import MAXIMUM_DISTANCE, MINIMUM_SIMILARITY
 from serving.formats import FORMATS
-from serving.refusals import STATUSES
-from serving.requests import MAXIMUM_COUNT, MAXIMUM_SEED
+from serving.provenance import KINDS, SCHEMA, STATUSES
+from serving.refusals import STATUSES as HTTP_STATUSES
+from serving.requests import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from serving.runtime import BALANCES
 
 VERSION = "1.0.0"
 
-# What any route can answer, and what every route that reads a body and runs a model can.
-ALWAYS = ("bad_request", "method_not_allowed", "body_too_large", "internal_error", "timeout")
+# What any route can answer; what every one can that is not open to anybody; what every one can that reads a body and
+# runs a model.
+ALWAYS = ("bad_request", "method_not_allowed", "body_too_large", "internal_error", "not_ready", "timeout")
+KEYED = ("unauthorized", "rate_limited", "audit_failure")
 INFERENCE = (
+    "body_too_slow",
     "unknown_model",
     "invalid_request",
-    "not_ready",
     "overloaded",
     "model_refused",
     "model_failure",
 )
+NAMED = ("unknown_model", "model_refused")
 DECODING = (
     "not_an_image",
     "broken_image",
@@ -36,6 +42,33 @@ NAME_PARAMETER = {
     "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
 }
 
+REQUEST_ID_HEADER = {
+    "X-Request-ID": {
+        "description": "The client's own where it sent one of up to 64 letters, digits, dots, hyphens and underscores.",
+        "schema": {"type": "string"},
+    }
+}
+
+RETRY_AFTER_HEADER = {
+    "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer", "minimum": 1}}
+}
+
+STATUS_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"description": "How to ask.", "schema": {"type": "string", "const": "Bearer"}}},
+    429: RETRY_AFTER_HEADER,
+    503: RETRY_AFTER_HEADER,
+}
+
+SECURITY_SCHEMES = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "vs_<id>_<secret>",
+        "description": "A key of the operator. A service that only its own machine reaches may ask for none.",
+    },
+    "keyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
+
 ORIGIN_HEADERS = {
     "X-Verisynth-Model": {"description": "The model that drew the images.", "schema": {"type": "string"}},
     "X-Verisynth-Version": {"description": "Its version.", "schema": {"type": "string"}},
@@ -43,6 +76,27 @@ ORIGIN_HEADERS = {
         "description": "The seed; with the same model version and request it gives the same images.",
         "schema": {"type": "integer"},
     },
+}
+
+ORIGIN_PROPERTIES: dict[str, Any] = {
+    "model": {"type": "string"},
+    "version": {"type": "string"},
+    "seed": {"type": "integer", "minimum": 0, "maximum": MAXIMUM_SEED},
+    "truncation": {"type": "number", "minimum": 0, "maximum": 1},
+    "label": {"type": ["string", "null"], "description": "The label asked for."},
+    "balance": {"type": ["string", "null"], "enum": [*BALANCES, None]},
+}
+
+CLAIM_PROPERTIES: dict[str, Any] = {
+    "verisynth": {"const": SCHEMA, "description": "The form of the claim."},
+    "synthetic": {"const": True},
+    "kind": {"type": "string", "enum": list(KINDS)},
+    **ORIGIN_PROPERTIES,
+    "index": {"type": "integer", "minimum": 0, "description": "Which image of the seed; of a grid, the first."},
+    "count": {"type": "integer", "minimum": 0, "description": "Images in the grid; 1 else."},
+    "pixel_sha256": {"type": "string", "description": "SHA-256 of `uint8 HxWxC`, a line feed and the pixels."},
+    "key_id": {"type": ["string", "null"]},
+    "signature": {"type": ["string", "null"], "description": "Ed25519 over the canonical JSON of all other fields."},
 }
 
 SCHEMAS: dict[str, Any] = {
@@ -54,7 +108,7 @@ SCHEMAS: dict[str, Any] = {
                 "type": "object",
                 "required": ["code", "message", "request_id"],
                 "properties": {
-                    "code": {"type": "string", "enum": sorted(STATUSES)},
+                    "code": {"type": "string", "enum": sorted(HTTP_STATUSES)},
                     "message": {"type": "string", "description": "What is wrong and what to do."},
                     "request_id": {"type": "string"},
                 },
@@ -97,6 +151,16 @@ SCHEMAS: dict[str, Any] = {
                 "description": "Below 1: closer to the mean image, less varied.",
             },
             "format": {"type": "string", "enum": list(FORMATS), "default": "npz"},
+            "start": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": MAXIMUM_START,
+                "default": 0,
+                "description": (
+                    "Index of the first image: images `start` to `start + count - 1` of the seed. Several requests "
+                    "with one seed so make one sequence, longer than a single request may ask for."
+                ),
+            },
         },
         "examples": [GENERATE_EXAMPLE],
     },
@@ -114,7 +178,14 @@ SCHEMAS: dict[str, Any] = {
         "properties": {
             "model": {"type": "string", "description": "The model that answers."},
             "model_version": {"type": "string"},
-            "verdict": {"type": "string", "enum": list(VERDICTS)},
+            "verdict": {
+                "type": "string",
+                "enum": list(VERDICTS),
+                "description": (
+                    "`synthetic` where provenance proves it: a valid mark, an image made again, or a confirmed match. "
+                    "Else that of the detector."
+                ),
+            },
             "synthetic_probability": {"$ref": "#/components/schemas/Share"},
             "thresholds": {
                 "type": "object",
@@ -131,9 +202,14 @@ SCHEMAS: dict[str, Any] = {
                 "properties": {
                     "detector": {
                         "type": "object",
-                        "required": ["kind", "tiles", "heatmap"],
+                        "required": ["kind", "verdict", "tiles", "heatmap"],
                         "properties": {
                             "kind": {"type": "string"},
+                            "verdict": {
+                                "type": "string",
+                                "enum": list(VERDICTS),
+                                "description": "What the detector alone says.",
+                            },
                             "tiles": {"type": "integer", "minimum": 1},
                             "heatmap": {
                                 "type": ["array", "null"],
@@ -154,10 +230,7 @@ SCHEMAS: dict[str, Any] = {
                             "among the model's own held-out images, so that those of several models can be compared."
                         ),
                     },
-                    "provenance": {
-                        "type": "null",
-                        "description": "No mark of origin is read yet. A missing mark never means real.",
-                    },
+                    "provenance": {"$ref": "#/components/schemas/Provenance"},
                 },
             },
             "image": {
@@ -194,6 +267,61 @@ SCHEMAS: dict[str, Any] = {
             },
         },
     },
+    "Provenance": {
+        "type": "object",
+        "required": ["status", "claim", "key_id", "reproduced", "match"],
+        "description": "What is known of where the image comes from. A missing mark never means real.",
+        "properties": {
+            "status": {
+                "type": "string",
+                "enum": list(STATUSES),
+                "description": (
+                    "`valid`: signed by a key trusted here, pixels unaltered. `broken`: a mark that cannot be read, a "
+                    "wrong signature, or altered pixels. `unsigned`, `unknown_key`: pixels as claimed, by nobody known "
+                    "here. `absent`: no mark."
+                ),
+            },
+            "claim": {"anyOf": [{"$ref": "#/components/schemas/Claim"}, {"type": "null"}]},
+            "key_id": {"type": ["string", "null"], "description": "The key that the claim names."},
+            "reproduced": {
+                "type": ["boolean", "null"],
+                "description": "Whether the model claimed draws this image; null where its version is not served here.",
+            },
+            "match": {
+                "anyOf": [{"$ref": "#/components/schemas/Match"}, {"type": "null"}],
+                "description": "The generated image that it is like, where fingerprints are kept and nothing is proof.",
+            },
+        },
+    },
+    "Claim": {
+        "type": "object",
+        "description": "As it is written into the file, unverified: `status` says what it is worth.",
+        "required": sorted(CLAIM_PROPERTIES),
+        "additionalProperties": False,
+        "properties": CLAIM_PROPERTIES,
+    },
+    "Match": {
+        "type": "object",
+        "required": [*ORIGIN_PROPERTIES, "index", "distance", "similarity"],
+        "additionalProperties": False,
+        "properties": {
+            **ORIGIN_PROPERTIES,
+            "index": {"type": "integer", "minimum": 0},
+            "distance": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": MAXIMUM_DISTANCE,
+                "description": "Of 128 signs of low frequencies, how many differ.",
+            },
+            "similarity": {
+                "type": ["number", "null"],
+                "description": (
+                    f"To the image made again; {MINIMUM_SIMILARITY} and more is proof, less is no match. "
+                    "Null where that version is not served here: then the match is a hint."
+                ),
+            },
+        },
+    },
     "Share": {"type": "number", "minimum": 0, "maximum": 1},
 }
 
@@ -208,68 +336,66 @@ def document() -> dict[str, Any]:
             "summary": "Makes synthetic bioimages and tells synthetic from real ones.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {
-            "/v1/generate": {"post": _generate()},
-            "/v1/authenticity": {"post": _authenticity()},
-            "/v1/models": {"get": _get("listModels", "The models served", _json("Models"))},
-            "/v1/models/{name}": {
-                "get": _get("showModel", "One model", _json("Model"), "unknown_model", "not_ready", "model_refused")
-                | NAME_PARAMETER
-            },
-            "/v1/models/{name}/card": {
-                "get": _get(
-                    "showCard",
-                    "What a model is, is for and is worth, as Markdown",
-                    _text("text/markdown"),
-                    *("unknown_model", "not_ready", "model_refused"),
-                )
-                | NAME_PARAMETER
-            },
-            "/": {"get": _get("page", "The page for people", _text("text/html"))},
-            "/docs": {"get": _get("documentation", "This document, to read and try", _text("text/html"))},
-            "/openapi.json": {"get": _get("openapi", "This document", _text("application/json"))},
-            "/livez": {"get": _get("live", "Whether the process lives", _text("text/plain"))},
-            "/readyz": {"get": _get("ready", "Whether a model is served", _text("text/plain"), "not_ready")},
-            "/metrics": {"get": _get("metrics", "Prometheus metrics", _text("text/plain"))},
-        },
-        "components": {"schemas": SCHEMAS},
+        "paths": _generate()
+        | _authenticity()
+        | _get("/v1/models", "listModels", "The models served", _json("Models"))
+        | _get("/v1/models/{name}", "showModel", "One model", _json("Model"), *NAMED)
+        | _get(
+            "/v1/models/{name}/card",
+            "showCard",
+            "What a model is, is for and is worth, as Markdown",
+            _text("text/markdown"),
+            *NAMED,
+        )
+        | _get("/", "page", "The page for people", _text("text/html"))
+        | _get("/docs", "documentation", "This document, to read and try", _text("text/html"))
+        | _get("/openapi.json", "openapi", "This document", _text("application/json"))
+        | _get("/livez", "live", "Whether the process lives", _text("text/plain"))
+        | _get("/readyz", "ready", "Whether a model is served", _text("text/plain"))
+        | _get("/metrics", "metrics", "Prometheus metrics", _text("text/plain")),
+        "components": {"schemas": SCHEMAS, "securitySchemes": SECURITY_SCHEMES},
     }
 
 
 def _generate() -> dict[str, Any]:
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-    return {
+    operation = {
         "operationId": "generate",
         "summary": "Synthetic images",
         "description": (
-            "`npz`: arrays `images` uint8 [N, H, W, C], and `masks`, `labels` where the model has them. "
-            "`zip`: PNG files and their origin in `manifest.json`. `png`: one grid to look at. "
+            "`npz`: arrays `images` uint8 [N, H, W, C], `masks`, `labels` where the model has them, and the JSON text "
+            "`provenance`. `zip`: PNG files and their origin in `manifest.json`. `png`: one grid to look at. "
             "`dicom`: a ZIP of DICOM files marked as synthetic, without masks. "
+            "All carry a claim of where they come from, signed where the service has a key. "
             "The same request to the same model version gives the same bytes."
         ),
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}}},
         },
-        "responses": {
-            "200": {
-                "description": "The images.",
-                "headers": ORIGIN_HEADERS,
-                "content": {form.media_type: binary for form in FORMATS.values()},
-            }
-        }
-        | _errors(*INFERENCE, "model_required", "malformed_json", "unsupported_media_type", "unknown_label"),
     }
+    images = {
+        "description": "The images.",
+        "headers": REQUEST_ID_HEADER | ORIGIN_HEADERS,
+        "content": {form.media_type: binary for form in FORMATS.values()},
+    }
+    codes = (
+        *INFERENCE,
+        *("model_required", "malformed_json", "unsupported_media_type", "unknown_label"),
+        "fingerprints_unavailable",
+    )
+    return _path("/v1/generate", "post", operation, images, *codes)
 
 
 def _authenticity() -> dict[str, Any]:
-    return {
+    operation = {
         "operationId": "authenticity",
         "summary": "Is this image real?",
         "description": (
             "Without `model`, every model looks at the image, and the one whose kind of image it is answers: "
             "that with the highest typicality among those for which the image is not out of scope. Where it is out of "
-            "scope for all, the one with the highest typicality says so. The time it takes grows with the models."
+            "scope for all, the one with the highest typicality says so. The time it takes grows with the models. "
+            "A mark of origin is read first, and what it claims is made again where the model is served here."
         ),
         "requestBody": {
             "required": True,
@@ -294,26 +420,44 @@ def _authenticity() -> dict[str, Any]:
                 }
             },
         },
-        "responses": {"200": {"description": "The verdict.", "content": _json("Verdict")}}
-        | _errors(*INFERENCE, *DECODING, "malformed_multipart", "unsupported_media_type"),
     }
+    verdict = {"description": "The verdict.", "headers": REQUEST_ID_HEADER, "content": _json("Verdict")}
+    codes = (*INFERENCE, *DECODING, "malformed_multipart", "unsupported_media_type")
+    return _path("/v1/authenticity", "post", operation, verdict, *codes)
 
 
-def _get(operation: str, summary: str, content: dict[str, Any], *codes: str) -> dict[str, Any]:
-    return {
-        "operationId": operation,
-        "summary": summary,
-        "responses": {"200": {"description": summary, "content": content}} | _errors(*codes),
-    }
+def _get(path: str, operation: str, summary: str, content: dict[str, Any], *codes: str) -> dict[str, Any]:
+    named = NAME_PARAMETER if "{name}" in path else {}
+    success = {"description": summary, "headers": REQUEST_ID_HEADER, "content": content}
+    return _path(path, "get", {"operationId": operation, "summary": summary} | named, success, *codes)
+
+
+def _path(
+    path: str, method: str, operation: dict[str, Any], success: dict[str, Any], *codes: str
+) -> dict[str, dict[str, Any]]:
+    """One path of one method; the key it needs, and the refusals that come of it, are those of `serving.access`."""
+    needs = next(rule.needs for rule in RULES if rule.path == path)
+    if needs == OPEN:
+        security: list[dict[str, list[str]]] = []
+    else:
+        scopes = [] if needs == ANY_KEY else [needs]
+        # The empty one: a service that asks for no keys is described, too.
+        security = [{"key": scopes}, {"keyHeader": scopes}, {}]
+        codes = (*codes, *KEYED, *(["forbidden"] if scopes else []))
+    return {path: {method: operation | {"security": security, "responses": {"200": success} | _errors(*codes)}}}
 
 
 def _errors(*codes: str) -> dict[str, Any]:
     """One response per status, naming the codes that it can carry."""
     by_status: dict[int, list[str]] = {}
     for code in (*ALWAYS, *codes):
-        by_status.setdefault(STATUSES[code], []).append(code)
+        by_status.setdefault(HTTP_STATUSES[code], []).append(code)
     return {
-        str(status): {"description": ", ".join(f"`{code}`" for code in carried), "content": _json("Error")}
+        str(status): {
+            "description": ", ".join(f"`{code}`" for code in carried),
+            "headers": REQUEST_ID_HEADER | STATUS_HEADERS.get(status, {}),
+            "content": _json("Error"),
+        }
         for status, carried in sorted(by_status.items())
     }
 

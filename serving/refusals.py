@@ -7,6 +7,8 @@ A refusal travels through the ASGI layers as plain text with its code in a heade
 Starlette and BentoML (which have none); `serving.edge` makes the JSON envelope of both.
 """
 
+from collections.abc import Mapping
+
 from starlette.exceptions import HTTPException
 
 CODE_HEADER = "x-verisynth-code"
@@ -15,9 +17,12 @@ STATUSES = {
     "bad_request": 400,
     "malformed_json": 400,
     "malformed_multipart": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "not_found": 404,
     "unknown_model": 404,
     "method_not_allowed": 405,
+    "body_too_slow": 408,
     "body_too_large": 413,
     "image_too_large": 413,
     "unsupported_media_type": 415,
@@ -29,11 +34,14 @@ STATUSES = {
     "image_too_small": 422,
     "several_frames": 422,
     "unsupported_pixels": 422,
+    "rate_limited": 429,
     "internal_error": 500,
     "not_ready": 503,
     "overloaded": 503,
     "model_refused": 503,
     "model_failure": 503,
+    "fingerprints_unavailable": 503,
+    "audit_failure": 503,
     "timeout": 504,
 }
 
@@ -48,12 +56,15 @@ DEFAULT_MESSAGES = {
 
 
 class Refusal(HTTPException):
-    """A request that is not answered; `code` is one of `STATUSES`, `message` says what to do."""
+    """A request that is not answered; `code` is one of `STATUSES`, `message` says what to do.
 
-    def __init__(self, code: str, message: str) -> None:
+    `headers` go out with it.
+    """
+
+    def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         # A client's lone surrogates must not make the answer unwritable.
         writable = message.encode("utf-8", "backslashreplace").decode("utf-8")
-        super().__init__(STATUSES[code], writable, {CODE_HEADER: code})
+        super().__init__(STATUSES[code], writable, {CODE_HEADER: code, **(headers or {})})
         self.code = code
 
 

@@ -16,7 +16,10 @@ from serving.runtime import BALANCES
 
 MAXIMUM_COUNT = 1024
 MAXIMUM_SEED = 2**63 - 1
+# The index of every image stays below 2**31: DICOM numbers instances in 32 bits with a sign.
+MAXIMUM_START = 2_000_000_000
 MODEL_NAME_BYTES = 1024
+GENERATE_BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class GenerateRequest:
     balance: str | None = None
     truncation: float = 1.0
     format: str = "npz"
+    start: int = 0
 
     def __post_init__(self) -> None:
         _check(self.model is None or type(self.model) is str, "model", self.model, "a string")
@@ -67,6 +71,12 @@ class GenerateRequest:
             self.format,
             f"one of {', '.join(FORMATS)}",
         )
+        _check(
+            type(self.start) is int and 0 <= self.start <= MAXIMUM_START,
+            "start",
+            self.start,
+            f"a whole number from 0 to {MAXIMUM_START}",
+        )
 
 
 @dataclass(frozen=True)
@@ -102,10 +112,16 @@ async def read_generate(request: Request) -> GenerateRequest:
     """Read and parse the JSON body.
 
     Raises:
-        Refusal: `unsupported_media_type`, and what `parse_generate` raises.
+        Refusal: `unsupported_media_type`, `body_too_large`, and what `parse_generate` raises.
     """
     _check_media_type(request, "application/json")
-    return parse_generate(await request.body())
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        # Parsed, JSON takes many times its size: what an image may weigh, a few numbers may not.
+        if len(body) > GENERATE_BODY_BYTES:
+            raise Refusal("body_too_large", f"the body is larger than the {GENERATE_BODY_BYTES} bytes that are taken")
+    return parse_generate(bytes(body))
 
 
 async def read_authenticity(request: Request) -> AuthenticityRequest:

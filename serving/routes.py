@@ -11,9 +11,10 @@ import reprlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import numpy as np
@@ -26,17 +27,25 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from contracts.card import card
-from contracts.errors import ImageError
+from contracts.errors import ImageError, VerisynthError
 from contracts.imaging import DecodedImage, decode
 from contracts.statistics import FEATURES
 from monitoring.drift import DriftWindow
 from monitoring.metrics import Metrics
-from serving.formats import FORMATS, Origin
+from serving.audit import work_of
+from serving.evidence import Evidence, confirmed, examine
+from serving.fingerprints import Match, StoreError, fingerprint, fingerprints
+from serving.formats import FORMATS, Signing
 from serving.openapi import document
+from serving.provenance import STATUSES, Keyring, Origin
 from serving.refusals import Refusal
 from serving.requests import GenerateRequest, read_authenticity, read_generate
 from serving.runtime import BATCH_SIZE, EQUAL, Catalogue, Judgement, Look, Model, ModelError, Samples, nearest
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.credentials import Credentials
+    from serving.fingerprint_store import FingerprintStore
 
 SMALLEST_BATCH = 8
 
@@ -49,9 +58,17 @@ class Endpoints:
     """The endpoints of one worker process, over the models it has loaded."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Read the keys that `settings` names; no database is connected yet.
+
+        Raises:
+            VerisynthError: for keys that cannot be read, or a database of fingerprints that cannot be used.
+        """
         self.settings = settings
         self.metrics = metrics
         self.catalogue = Catalogue(settings.models_folder)
+        self.keyring = Keyring.load(settings.signing_key_file, settings.trusted_keys_folder)
+        self.signing = Signing(self.keyring, _credentials(settings))
+        self.store = _store(settings)
         self._windows: dict[str, DriftWindow] = {}
 
     def application(self) -> Starlette:
@@ -76,6 +93,10 @@ class Endpoints:
         """Load, check and warm all models; blocks until they are ready."""
         self.catalogue = Catalogue.load(self.settings.models_folder, self.settings.require_gpu)
         self.metrics.refused_releases.set(len(self.catalogue.refused))
+        if self.store is not None:
+            self.store.read_later(functools.partial(self._count_failure, "look_up"))
+        for status in STATUSES:
+            self.metrics.provenance_checks.labels(status)
         for model in self.catalogue.models.values():
             self.metrics.announce(model.name, model.version, model.provider, FEATURES)
             self._windows[model.name] = DriftWindow(model.reference, self.settings.drift_window)
@@ -109,21 +130,26 @@ class Endpoints:
 
     async def generate(self, request: Request) -> Response:
         """Synthetic images in the format asked for."""
+        self._check_places()
+        wanted = await read_generate(request)
         async with self._admitted():
-            wanted = await read_generate(request)
             model = self._model(wanted.model)
+            work_of(request).model, work_of(request).count = model.name, wanted.count
             balance = _balance(model, wanted)
             seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
             parts = await self._batches(model, seed, wanted)
             origin = Origin(model.name, model.version, seed, float(wanted.truncation), wanted.label, balance)
             form = FORMATS[wanted.format]
-            body = await self._in_thread(lambda: form.write(Samples.joined(parts), origin))
+            samples = Samples.joined(parts)
+            body = await self._in_thread(lambda: form.write(samples, origin, self.signing))
+            if self.store is not None:
+                await self._in_thread(functools.partial(self._remember, self.store, origin, samples))
         self.metrics.generated_images.labels(model.name).inc(wanted.count)
         headers = {
             "X-Verisynth-Model": model.name,
             "X-Verisynth-Version": model.version,
             "X-Verisynth-Seed": str(seed),
-            "Content-Disposition": f'attachment; filename="{model.name}-{seed}.{form.extension}"',
+            "Content-Disposition": f'attachment; filename="{_file_name(origin, wanted.start)}.{form.extension}"',
         }
         return Response(body, media_type=form.media_type, headers=headers)
 
@@ -132,10 +158,13 @@ class Endpoints:
 
         Without a name every model looks at the image once; only the answering model's look is counted.
         """
+        self._check_places()
+        wanted = await read_authenticity(request)
+        work = work_of(request)
         async with self._admitted():
-            wanted = await read_authenticity(request)
+            work.sha256 = digest = await self._in_thread(lambda: hashlib.sha256(wanted.image).hexdigest())
             models = self._models(wanted.model)
-            decoded, digest = await self._in_thread(lambda: self._decode(wanted.image))
+            decoded, evidence = await self._in_thread(lambda: self._read(wanted.image))
             if wanted.model is None and len(models) > 1:
                 models, timed = await self._look_around(models, decoded.pixels)
             else:
@@ -144,11 +173,12 @@ class Endpoints:
             chosen = nearest(models, looks)
             model = models[chosen]
             judgement = await self._in_thread(lambda: model.conclude(looks[chosen]))
+        work.model, work.verdict = model.name, judgement.verdict
         self.metrics.inference_seconds.labels(model.name, "judge").observe(timed[chosen][1])
         typicalities = {model.name: look.typicality for model, look in zip(models, looks, strict=True)}
         # The client need not wait for what its image adds to counts and drift.
-        after = BackgroundTask(self._record, model, judgement)
-        return JSONResponse(_verdict(model, decoded, judgement, typicalities, digest), background=after)
+        after = BackgroundTask(self._record, model, judgement, evidence)
+        return JSONResponse(_verdict(model, decoded, judgement, typicalities, evidence, digest), background=after)
 
     async def _look_around(
         self, models: list[Model], pixels: np.ndarray
@@ -171,10 +201,11 @@ class Endpoints:
     async def _batches(self, model: Model, seed: int, wanted: GenerateRequest) -> list[Samples]:
         """All images asked for, in batches side by side."""
         batch = min(BATCH_SIZE, max(SMALLEST_BATCH, math.ceil(wanted.count / self.settings.threads)))
+        end = wanted.start + wanted.count
         return await self._side_by_side(
             [
-                functools.partial(self._generate, model, seed, start, min(batch, wanted.count - start), wanted)
-                for start in range(0, wanted.count, batch)
+                functools.partial(self._generate, model, seed, start, min(batch, end - start), wanted)
+                for start in range(wanted.start, end, batch)
             ]
         )
 
@@ -197,15 +228,52 @@ class Endpoints:
         with self.metrics.inference_seconds.labels(model.name, "generate").time():
             return model.generate(seed, start, count, wanted.truncation, wanted.label, wanted.balance or EQUAL)
 
-    def _decode(self, data: bytes) -> tuple[DecodedImage, str]:
+    def _read(self, data: bytes) -> tuple[DecodedImage, Evidence]:
+        """The image in the uploaded bytes, and what is known of where they come from."""
         try:
             decoded = decode(data, self.settings.decode_limits)
         except ImageError as error:
             raise Refusal(error.code, str(error)) from error
-        return decoded, hashlib.sha256(data).hexdigest()
+        evidence = examine(data, decoded.pixels, self.keyring, self.catalogue.models)
+        if self.store is not None and not evidence.proves_synthetic:
+            evidence = replace(evidence, match=self._match(self.store, decoded.pixels))
+        return decoded, evidence
 
-    async def _record(self, model: Model, judgement: Judgement) -> None:
-        self.metrics.authenticity_checks.labels(model.name, judgement.verdict).inc()
+    def _remember(self, store: "FingerprintStore", origin: Origin, samples: Samples) -> None:
+        """Write the fingerprints of the images down: before they are answered where that is required, else meanwhile.
+
+        Raises:
+            Refusal: `fingerprints_unavailable`, where it is required.
+        """
+        words = fingerprints(samples.images)
+        if not self.settings.fingerprints_required:
+            store.remember_later(origin, words, samples.start, functools.partial(self._count_failure, "write"))
+            return
+        try:
+            store.remember(origin, words, samples.start)
+        except StoreError as error:
+            self._count_failure("write", error)
+            raise Refusal(
+                "fingerprints_unavailable", "the fingerprints of the images could not be written down; try again later"
+            ) from error
+
+    def _match(self, store: "FingerprintStore", pixels: np.ndarray) -> Match | None:
+        """The generated image that an upload is like, if any; a store that fails spoils no check."""
+        wanted = fingerprint(pixels)
+        try:
+            match = None if wanted is None else store.nearest(wanted)
+        except StoreError as error:
+            self._count_failure("look_up", error)
+            return None
+        return None if match is None else confirmed(match, pixels, self.catalogue.models)
+
+    def _count_failure(self, operation: str, error: StoreError) -> None:
+        logger.warning("fingerprints, %s: %s", operation, error)
+        self.metrics.fingerprint_failures.labels(operation).inc()
+
+    async def _record(self, model: Model, judgement: Judgement, evidence: Evidence) -> None:
+        self.metrics.authenticity_checks.labels(model.name, evidence.verdict(judgement.verdict)).inc()
+        self.metrics.provenance_checks.labels(evidence.status).inc()
         self.metrics.synthetic_probability.labels(model.name).observe(judgement.synthetic_probability)
         window = self._windows[model.name]
         window.add(judgement.tiles[len(judgement.tiles) // 2])
@@ -235,18 +303,25 @@ class Endpoints:
             )
         return models[name]
 
+    def _check_places(self) -> None:
+        """Refuse before the body is read where it would be read in vain."""
+        if self._places.available_tokens < 1:
+            raise self._overloaded()
+
     @asynccontextmanager
     async def _admitted(self) -> AsyncIterator[None]:
+        """A place among the requests in hand, taken when the body is there: who sends slowly holds none."""
         try:
             self._places.acquire_nowait()
         except anyio.WouldBlock as error:
-            raise Refusal(
-                "overloaded", f"{self.settings.maximum_requests} requests are already being answered; try again"
-            ) from error
+            raise self._overloaded() from error
         try:
             yield
         finally:
             self._places.release()
+
+    def _overloaded(self) -> Refusal:
+        return Refusal("overloaded", f"{self.settings.maximum_requests} requests are already being answered; try again")
 
     async def _in_thread(self, call: Callable[[], Answer]) -> Answer:
         try:
@@ -256,8 +331,47 @@ class Endpoints:
             raise Refusal("model_failure", str(error)) from error
 
 
+def _credentials(settings: Settings) -> "Credentials | None":
+    """The Content Credentials that `settings` names; their library is an extra, and imported only here."""
+    certificates_file, key_file = settings.c2pa_certificates_file, settings.c2pa_key_file
+    if certificates_file is None and key_file is None:
+        return None
+    if certificates_file is None or key_file is None:
+        raise VerisynthError("VERISYNTH_C2PA_CERTIFICATES_FILE and VERISYNTH_C2PA_KEY_FILE go together; name both")
+    try:
+        from serving.credentials import Credentials
+    except ModuleNotFoundError as error:
+        raise VerisynthError(
+            f"VERISYNTH_C2PA_CERTIFICATES_FILE is set, and {error.name} is not installed; install the extra `c2pa`"
+        ) from error
+    return Credentials.load(certificates_file, key_file)
+
+
+def _store(settings: Settings) -> "FingerprintStore | None":
+    """The store that `settings` names; its library is an extra, and imported only here."""
+    if not settings.fingerprints_url:
+        if settings.fingerprints_required:
+            raise VerisynthError(
+                "VERISYNTH_FINGERPRINTS_REQUIRED is true, and VERISYNTH_FINGERPRINTS_URL names no database; name one"
+            )
+        return None
+    try:
+        from serving.fingerprint_store import FingerprintStore
+    except ModuleNotFoundError as error:
+        raise VerisynthError(
+            f"VERISYNTH_FINGERPRINTS_URL is set, and {error.name} is not installed; install the extra `fingerprints`"
+        ) from error
+    return FingerprintStore(settings.fingerprints_url, settings.fingerprints_maximum)
+
+
 async def _file(path: Path, _: Request) -> Response:
     return FileResponse(path)
+
+
+def _file_name(origin: Origin, start: int) -> str:
+    """Without its extension; parts of one sequence bear different names."""
+    name = f"{origin.model}-{origin.seed}"
+    return f"{name}-{start}" if start else name
 
 
 def _balance(model: Model, wanted: GenerateRequest) -> str | None:
@@ -294,14 +408,19 @@ def _look(model: Model, pixels: np.ndarray) -> tuple[Look, float]:
 
 
 def _verdict(
-    model: Model, decoded: DecodedImage, judgement: Judgement, typicalities: dict[str, float], digest: str
+    model: Model,
+    decoded: DecodedImage,
+    judgement: Judgement,
+    typicalities: dict[str, float],
+    evidence: Evidence,
+    digest: str,
 ) -> dict[str, Any]:
     thresholds = model.release.thresholds
     height, width = decoded.pixels.shape[:2]
     return {
         "model": model.name,
         "model_version": model.version,
-        "verdict": judgement.verdict,
+        "verdict": evidence.verdict(judgement.verdict),
         "synthetic_probability": judgement.synthetic_probability,
         "thresholds": {
             "real": thresholds.real,
@@ -311,12 +430,13 @@ def _verdict(
         "evidence": {
             "detector": {
                 "kind": model.release.manifest["detector"]["kind"],
+                "verdict": judgement.verdict,
                 "tiles": len(judgement.tiles),
                 "heatmap": None if judgement.heatmap is None else _rounded(judgement.heatmap),
             },
             "typicality": judgement.typicality,
             "typicalities": typicalities,
-            "provenance": None,
+            "provenance": evidence.document(),
         },
         "image": {"format": decoded.format, "width": width, "height": height, "sha256": digest},
     }

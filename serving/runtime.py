@@ -18,7 +18,7 @@ import onnxruntime
 from contracts import latents
 from contracts.errors import ReleaseError
 from contracts.imaging import fit
-from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, Release, read_release
+from contracts.manifest import DETECTOR, GENERATOR, PAINTER, REFERENCE, Release, read_release
 from contracts.statistics import Reference
 
 BATCH_SIZE = 64
@@ -42,6 +42,8 @@ class Samples:
     images: np.ndarray
     masks: np.ndarray | None = None
     labels: np.ndarray | None = None
+    start: int = 0
+    """Index of the first one in the sequence of its seed."""
 
     @staticmethod
     def joined(parts: list["Samples"]) -> "Samples":
@@ -54,6 +56,7 @@ class Samples:
             images=np.concatenate([part.images for part in parts]),
             masks=np.concatenate(masks) if masks else None,
             labels=np.concatenate(labels) if labels else None,
+            start=parts[0].start,
         )
 
 
@@ -98,11 +101,13 @@ class Model:
         generator: onnxruntime.InferenceSession,
         detector: onnxruntime.InferenceSession,
         reference: Reference,
+        painter: onnxruntime.InferenceSession | None = None,
     ) -> None:
         self.release = release
         self.reference = reference
         self._generator = generator
         self._detector = detector
+        self._painter = painter
         self._generator_outputs = [output.name for output in generator.get_outputs()]
 
     @classmethod
@@ -125,6 +130,7 @@ class Model:
             _session(folder / GENERATOR, require_gpu),
             _session(folder / DETECTOR, require_gpu),
             reference,
+            None if release.painter_noise_size is None else _session(folder / PAINTER, require_gpu),
         )
         model._check_graphs()
         model._warm_up()
@@ -167,7 +173,26 @@ class Model:
         if labels is not None:
             feeds["label"] = labels
         outputs = self._run(self._generator, self._generator_outputs, feeds)
-        return Samples(outputs["image"], outputs.get("mask"), labels)
+        return Samples(outputs["image"], outputs.get("mask"), labels, start)
+
+    @property
+    def paints(self) -> bool:
+        """Whether photographs can be painted on masks of the user's own."""
+        return self._painter is not None
+
+    def paint(self, mask: np.ndarray, seed: int, start: int, count: int, truncation: float = 1.0) -> Samples:
+        """Photographs `start` to `start + count - 1` of `seed` on one mask, uint8 [H, W] of 0 and 255, each its own.
+
+        Image `i` has the noise of image `i` of `generate`: on that one's mask it is that image again.
+
+        Raises:
+            ModelError: when the graph cannot be run.
+        """
+        assert self._painter is not None, f"{self.name} does not paint"
+        noise = latents.latents(seed, start, count, self.release.latent_size)[:, : self.release.painter_noise_size]
+        masks = np.repeat(mask[None], count, axis=0)
+        feeds = {"mask": masks, "noise": noise * np.float32(truncation)}
+        return Samples(self._run(self._painter, ["image"], feeds)["image"], masks, start=start)
 
     def judge(self, pixels: np.ndarray) -> Judgement:
         """Judge one image, uint8 [H, W, 1 or 3] of any size.
@@ -237,6 +262,10 @@ class Model:
         _check_tensors(
             self.release.folder / GENERATOR, self._generator.get_outputs(), {"image": "uint8"}, {"mask": "uint8"}
         )
+        if self._painter is not None:
+            painter_inputs = {"mask": "uint8", "noise": "float32"}
+            _check_tensors(self.release.folder / PAINTER, self._painter.get_inputs(), painter_inputs, {})
+            _check_tensors(self.release.folder / PAINTER, self._painter.get_outputs(), {"image": "uint8"}, {})
         _check_tensors(self.release.folder / DETECTOR, self._detector.get_inputs(), {"image": "uint8"}, {})
         outputs = {"synthetic_probability": "float32", "typicality": "float32", "heatmap": "float32"}
         _check_tensors(self.release.folder / DETECTOR, self._detector.get_outputs(), outputs, {})
@@ -251,6 +280,8 @@ class Model:
                     f"{self.release.folder / GENERATOR} draws {samples.images.shape}; the manifest says {shape}"
                 )
             self.judge(samples.images[0])
+            if self._painter is not None:
+                self.paint(np.zeros((spec.size, spec.size), np.uint8), seed=0, start=0, count=2)
         except ModelError as error:
             raise ReleaseError(f"{self.release.folder} does not run: {error}") from error
 

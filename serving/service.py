@@ -3,26 +3,36 @@
 bentoml serve serving.service:Verisynth --port 3000
 """
 
+import logging
 import os
+import warnings
 
 import bentoml
+
+# Nothing public tells what BentoML listens on where nobody says so.
+from bentoml._internal.container import BentoMLContainer
 from bentoml.exceptions import BentoMLConfigException
 from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
 
 from contracts.errors import VerisynthError
 from monitoring.metrics import Metrics
+from serving.access import Gate
+from serving.audit import check_file
 from serving.edge import Edge
+from serving.exposure import listening_hosts, obstacle, requested_hosts
+from serving.keys import read_keys
 from serving.routes import Endpoints
 from serving.settings import Settings
 
 # BentoML imports this module to learn what to serve: it is the one place where importing does something.
 try:
     settings = Settings.from_environment(os.environ)
+    metrics = Metrics(REGISTRY)
+    endpoints = Endpoints(settings, metrics)
 except VerisynthError as error:
     raise BentoMLConfigException(str(error)) from error
-metrics = Metrics(REGISTRY)
-endpoints = Endpoints(settings, metrics)
+gate = Gate(settings)
 
 
 @bentoml.service(
@@ -42,12 +52,32 @@ endpoints = Endpoints(settings, metrics)
 class Verisynth:
     """Makes synthetic bioimages and tells synthetic from real ones."""
 
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def check_start() -> None:
+        """Once, before any worker: what must not be started is refused by name."""
+        try:
+            if settings.keys_file is not None:
+                read_keys(settings.keys_file)
+            if settings.audit_file is not None:
+                check_file(settings.audit_file)
+        except VerisynthError as error:
+            raise BentoMLConfigException(str(error)) from error
+        hosts = requested_hosts(default=BentoMLContainer.http.host.get())
+        if hosts and (reason := obstacle(settings, hosts)):
+            raise BentoMLConfigException(reason)
+
     def __init__(self) -> None:
+        # Decoders warn of broken files in the words of these files, and Python remembers each warning for good.
+        for library in ("PIL", "pydicom"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+            warnings.filterwarnings("ignore", module=rf"{library}\.")
+        gate.load(listening_hosts())
         endpoints.load()
 
     def __is_ready__(self) -> bool:
-        if endpoints.catalogue.obstacle:
-            raise HTTPException(503, endpoints.catalogue.obstacle)
+        if reason := gate.obstacle or endpoints.catalogue.obstacle:
+            raise HTTPException(503, reason)
         return True
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
@@ -55,4 +85,4 @@ class Verisynth:
         metrics.retire()
 
 
-Verisynth.add_asgi_middleware(Edge, settings=settings, metrics=metrics)  # type: ignore[attr-defined]
+Verisynth.add_asgi_middleware(Edge, settings=settings, metrics=metrics, gate=gate)  # type: ignore[attr-defined]

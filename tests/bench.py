@@ -136,7 +136,7 @@ def training() -> list[Result]:
             optimisers[0].step()
             gan.adapt(numbers, settings.batch_size)
             with precision():
-                loss = gan.generator_loss(fake, None, stream)
+                loss = gan.generator_loss(real, fake, None, stream)
             optimisers[1].zero_grad()
             loss.backward()
             optimisers[1].step()

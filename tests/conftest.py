@@ -6,6 +6,7 @@ import httpx
 import pytest
 from hypothesis import settings
 
+from serving.provenance import make_signing_key
 from tests.releases import write_small_release
 from tests.services import Service, serve
 
@@ -24,7 +25,10 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Models `waves`, `labelled` (masks, grey, tiles), `erratic` (NaN for bright images); `altered` is refused."""
+    """Models `waves`, `labelled` (masks, grey, tiles), `erratic` (NaN for bright images); `altered` is refused.
+
+    What it makes is signed.
+    """
     models = tmp_path_factory.mktemp("models")
     write_small_release(models / "waves")
     write_small_release(models / "labelled", channels=1, labels=("benign", "malignant"), masks=True, tile_side=32)
@@ -32,7 +36,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     write_small_release(models / "altered")
     with (models / "altered" / "generator.onnx").open("ab") as file:
         file.write(b"\0")
-    with serve(tmp_path_factory.mktemp("home"), models, **SETTINGS) as running:
+    key = tmp_path_factory.mktemp("keys") / "key.pem"
+    make_signing_key(key)
+    settings = SETTINGS | {"VERISYNTH_SIGNING_KEY_FILE": str(key)}
+    with serve(tmp_path_factory.mktemp("home"), models, **settings) as running:
         yield running
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, SCHEMA, Release, write_release
+from contracts.manifest import DETECTOR, GENERATOR, PAINTER, REFERENCE, SCHEMA, Release, write_release
 from contracts.statistics import Reference
 
 LATENT_SIZE = 8
+PAINTER_NOISE_SIZE = 4
 PRIVACY_CHECKS = ("exact_copies", "near_duplicates", "membership_inference", "authenticity")
 
 
@@ -42,6 +43,9 @@ def write_small_release(
         onnx.save(generator(size, channels, bool(labels), masks), sources[GENERATOR])
         onnx.save(detector(size, channels, broken_probability, typical_contrast), sources[DETECTOR])
         Reference.of(real_images(40, size, channels)).write(sources[REFERENCE])
+        if masks:
+            sources[PAINTER] = Path(scratch) / PAINTER
+            onnx.save(painter(size, channels), sources[PAINTER])
         document = manifest(folder.name, size, channels, labels, masks, tile_side, failed_checks)
         document["detector"]["thresholds"]["typicality"] = typicality_threshold
         return write_release(folder, sources, document)
@@ -78,6 +82,7 @@ def manifest(
             "inputs": latent | ({"label": {"dtype": "int64", "shape": ["N"]}} if labels else {}),
             "outputs": {"image": image} | ({"mask": {"dtype": "uint8", "shape": ["N", size, size]}} if masks else {}),
         },
+        **({"painter": _painter_manifest(size, image)} if masks else {}),
         "detector": {
             "kind": "brightness",
             "thresholds": {"real": 0.3, "synthetic": 0.7, "typicality": 0.02},
@@ -107,6 +112,48 @@ def manifest(
         "intended_use": "Testing the service.",
         "limitations": ["Shows nothing real."],
     }
+
+
+def _painter_manifest(size: int, image: dict[str, Any]) -> dict[str, Any]:
+    inputs = {
+        "mask": {"dtype": "uint8", "shape": ["N", size, size]},
+        "noise": {"dtype": "float32", "shape": ["N", PAINTER_NOISE_SIZE]},
+    }
+    return {"noise_size": PAINTER_NOISE_SIZE, "inputs": inputs, "outputs": {"image": image}}
+
+
+def painter(size: int, channels: int) -> onnx.ModelProto:
+    """60 outside and 180 inside a mask, plus ten times the first number of the noise, as uint8."""
+    constants = {
+        "repeats": np.array([1, 1, 1, channels], dtype=np.int64),
+        "last": np.array([-1], dtype=np.int64),
+        "first": np.array([0], dtype=np.int64),
+        "second": np.array([1], dtype=np.int64),
+        "columns": np.array([1], dtype=np.int64),
+        "contrast": np.float32(120 / 255),
+        "ground": np.float32(60),
+        "step": np.float32(10),
+    }
+    nodes = [
+        helper.make_node("Cast", ["mask"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["levels", "contrast"], ["raised"]),
+        helper.make_node("Add", ["raised", "ground"], ["grounded"]),
+        helper.make_node("Unsqueeze", ["grounded", "last"], ["plane"]),
+        helper.make_node("Slice", ["noise", "first", "second", "columns"], ["number"]),
+        helper.make_node("Mul", ["number", "step"], ["shift"]),
+        helper.make_node("Unsqueeze", ["shift", "second"], ["shifted"]),
+        helper.make_node("Unsqueeze", ["shifted", "second"], ["tone"]),
+        helper.make_node("Add", ["plane", "tone"], ["toned"]),
+        helper.make_node("Tile", ["toned", "repeats"], ["channels"]),
+        helper.make_node("Round", ["channels"], ["rounded"]),
+        helper.make_node("Cast", ["rounded"], ["image"], to=TensorProto.UINT8),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("mask", TensorProto.UINT8, ["N", size, size]),
+        helper.make_tensor_value_info("noise", TensorProto.FLOAT, ["N", PAINTER_NOISE_SIZE]),
+    ]
+    outputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", size, size, channels])]
+    return _model(nodes, inputs, outputs, constants)
 
 
 def generator(size: int, channels: int, conditional: bool, masks: bool) -> onnx.ModelProto:

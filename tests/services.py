@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 START_DEADLINE_SECONDS = 60
+PORT = "{port}"
 
 
 @dataclass(frozen=True)
 class Service:
-    """A running service: its address, and the folder of its models."""
+    """A running service: its address, the folder of its models, its log."""
 
     url: str
     models: Path
     process: subprocess.Popen[bytes]
+    log: Path
 
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30)
+    def client(self, key: str | None = None) -> httpx.Client:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
 
 
 def service_environment(home: Path, models: Path, **settings: str) -> dict[str, str]:
@@ -41,24 +44,31 @@ def service_environment(home: Path, models: Path, **settings: str) -> dict[str, 
 
 
 @contextmanager
-def serve(home: Path, models: Path, **settings: str) -> Iterator[Service]:
+def serve(home: Path, models: Path, host: str = "127.0.0.1", **settings: str) -> Iterator[Service]:
     """The service in processes of its own, from the moment it answers until the end of the block."""
+    command = ["-m", "bentoml", "serve", "serving.service:Verisynth", "--host", host, "--port", PORT]
+    with run([*command, "--timeout-graceful-shutdown", "5"], home, models, **settings) as service:
+        yield service
+
+
+@contextmanager
+def run(arguments: Sequence[str], home: Path, models: Path, **settings: str) -> Iterator[Service]:
+    """The service as `python ARGUMENTS` starts it; of the arguments, `PORT` becomes the port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = str(probe.getsockname()[1])
     home.mkdir(parents=True, exist_ok=True)
     log = home / "service.log"
-    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Verisynth", "--host", "127.0.0.1"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--timeout-graceful-shutdown", "5"],
+            [sys.executable, *(port if argument == PORT else argument for argument in arguments)],
             cwd=ROOT,
             env=service_environment(home, models, **settings),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
-        service = Service(f"http://127.0.0.1:{port}", models, process)
+        service = Service(f"http://127.0.0.1:{port}", models, process, log)
         _await_life(service, log)
         yield service
     finally:

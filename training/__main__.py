@@ -18,16 +18,19 @@ from training import params
 from training.border import border
 from training.params import Params
 
-STAGES = ("prepare", "train_gan", "sample", "train_detector", "evaluate", "study", "export", "register")
+STAGES = ("prepare", "train_gan", "sample", "train_detector", "evaluate", "pairs", "study", "export", "register")
 PER_RECIPE = ("train_gan", "sample")
 
 
 def commands(configuration: Params, dataset: str, first: str, last: str) -> list[list[str]]:
     """The arguments of every stage to run, in order."""
     chosen = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
-    recipes = [[recipe] for recipe in configuration.run.recipes]
-    studied: list[list[str]] = [[]] if dataset in configuration.run.studies else []
-    cells: dict[str, list[list[str]]] = dict.fromkeys(PER_RECIPE, recipes) | {"study": studied}
+    recipes = [[recipe] for recipe in configuration.recipes_of(dataset)]
+    run = configuration.run
+    cells: dict[str, list[list[str]]] = dict.fromkeys(PER_RECIPE, recipes)
+    cells |= {
+        stage: [[]] if dataset in asked else [] for stage, asked in (("pairs", run.pairs), ("study", run.studies))
+    }
     return [[f"training.stages.{stage}", dataset, *cell] for stage in chosen for cell in cells.get(stage, [[]])]
 
 

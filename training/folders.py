@@ -44,6 +44,14 @@ def study(dataset: str) -> Path:
     return Path("reports/study") / dataset
 
 
+def pairs(dataset: str) -> Path:
+    return Path("reports/pairs") / dataset
+
+
+def collection(dataset: str, version: str) -> Path:
+    return Path("collections") / dataset / version
+
+
 def candidate(dataset: str) -> Path:
     """The newest release, before the gate."""
     return Path("data/candidates") / dataset

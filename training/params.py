@@ -18,6 +18,8 @@ from training import folders
 from training.data.params import Prepare
 from training.reading import ParamsError, at_least, one_of, read, share
 
+PAIRED = "dual"
+"""The recipe that draws an image and its mask."""
 FLIPS = ("horizontal", "vertical")
 MINIMUM_STUDIED_IMAGES = 50
 """Of each class; from fewer nothing can be said."""
@@ -182,6 +184,34 @@ class Utility:
 
 
 @dataclass(frozen=True)
+class Segmentation:
+    """What pairs of image and mask are worth to a U-Net: its training, repeated on real, synthetic and both kinds."""
+
+    seeds: int
+    """Networks trained per mixture."""
+    images: int
+    """Training length: images shown to each network, repeats counted."""
+    pairs: int
+    """Synthetic pairs to learn from."""
+    few_patients: list[int]
+    """Real patients to learn from, with and without synthetic pairs; counts that training has not are left out."""
+    width: int
+    """Channels of its first layer."""
+    batch_size: int
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        for name in ("images", "pairs", "width"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("seeds", "batch_size"):
+            at_least(name, getattr(self, name), 2)
+        for count in self.few_patients:
+            at_least("few_patients", count, 1)
+        if not self.learning_rate > 0:
+            raise ParamsError(f"learning_rate {self.learning_rate} must be above 0")
+
+
+@dataclass(frozen=True)
 class Study:
     """Classical models telling real from generated images over a GAN's training."""
 
@@ -251,6 +281,8 @@ class Run:
     recipes: list[str]
     studies: list[str] = field(default_factory=list)
     """Those of the datasets whose generators are studied too, see `Study`."""
+    pairs: list[str] = field(default_factory=list)
+    """Those of the datasets that the dual GAN is trained on too; it is what they are released with."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +296,7 @@ class Params:
     train_detector: TrainDetector
     evaluate: Evaluate
     utility: Utility
+    segmentation: Segmentation
     study: Study
     gate: Gate
 
@@ -285,6 +318,10 @@ class Params:
             one_of("run.datasets", name, tuple(self.datasets))
         for name in self.run.studies:
             one_of("run.studies", name, tuple(self.run.datasets))
+        for name in self.run.pairs:
+            one_of("run.pairs", name, tuple(self.run.datasets))
+        if PAIRED in self.run.recipes:
+            raise ParamsError(f"run.recipes names {PAIRED}; name its datasets, which need masks, under run.pairs")
         for name in self.run.recipes:
             one_of("run.recipes", name, tuple(self.recipes))
         if not self.run.recipes or len(set(self.run.recipes)) < len(self.run.recipes):
@@ -300,6 +337,10 @@ class Params:
         """
         one_of("dataset", name, tuple(self.datasets))
         return self.datasets[name]
+
+    def recipes_of(self, dataset: str) -> list[str]:
+        """The recipes that a dataset is built with."""
+        return self.run.recipes + ([PAIRED] if dataset in self.run.pairs else [])
 
     def gan(self, dataset: str, recipe: str) -> Recipe:
         """The recipe with the dataset's own settings laid over it.

@@ -48,8 +48,10 @@ def read(kind: Any, value: Any, where: str) -> Any:
 
 def _read_union(kind: types.UnionType, value: Any, where: str) -> Any:
     members = [member for member in typing.get_args(kind) if member is not type(None)]
+    if value is None and type(None) in typing.get_args(kind):
+        return None
     if len(members) == 1:
-        return None if value is None else read(members[0], value, where)
+        return read(members[0], value, where)
     kinds = {member.kind: member for member in members}
     if not isinstance(value, dict) or "kind" not in value:
         raise ParamsError(f"{where}: needs `kind`, one of {', '.join(kinds)}")

@@ -9,7 +9,15 @@ const VERDICTS = {
   uncertain: "Uncertain",
   out_of_scope: "Out of scope: unlike the images this model knows",
 };
+const KEY = "verisynth-key";
 let models = [];
+
+// With the key, where there is one: this tab's own storage, which no other page and no later visit reads.
+function ask(path, options = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  return fetch(path, { ...options, headers });
+}
 
 async function problem(response) {
   try {
@@ -44,7 +52,10 @@ async function busy(form, errorId, work) {
 }
 
 async function loadModels() {
-  const response = await fetch("/v1/models");
+  const response = await ask("/v1/models");
+  const key = sessionStorage.getItem(KEY);
+  element("access").hidden = response.status !== 401 && !key;
+  element("forget").hidden = !key;
   if (!response.ok) throw new Error(await problem(response));
   const answer = await response.json();
   models = answer.models;
@@ -61,9 +72,34 @@ async function loadModels() {
     ...models.map((model) => new Option(model.name, model.name)),
   );
   element("judge-field").hidden = models.length === 1;
-  document.querySelectorAll("button").forEach((button) => (button.disabled = false));
+  enable(true);
   describe();
   await generate();
+}
+
+function enable(usable) {
+  document.querySelectorAll("main form:not(#access) button").forEach((button) => (button.disabled = !usable));
+}
+
+async function useKey(key) {
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+  element("key").value = "";
+  enable(false);
+  await loadModels().catch((error) => show("obstacle", explained(error)));
+}
+
+// A link cannot send a key: what it leads to is fetched, and then opened.
+async function follow(event) {
+  if (!sessionStorage.getItem(KEY)) return;
+  event.preventDefault();
+  try {
+    const response = await ask(event.currentTarget.href);
+    if (!response.ok) throw new Error(await problem(response));
+    window.location.assign(URL.createObjectURL(await response.blob()));
+  } catch (error) {
+    show("obstacle", explained(error));
+  }
 }
 
 function chosen() {
@@ -105,7 +141,7 @@ async function showCard() {
   element("model-card-text").replaceChildren();
   show("model-card-error", "");
   try {
-    const response = await fetch(`/v1/models/${name}/card`);
+    const response = await ask(`/v1/models/${name}/card`);
     if (!response.ok) throw new Error(await problem(response));
     const text = await response.text();
     if (chosen().name === name) element("model-card-text").replaceChildren(...elements(text));
@@ -123,7 +159,7 @@ async function requestImages(format) {
     ...JSON.parse(element("label").value),
   };
   if (element("seed").value !== "") body.seed = element("seed").valueAsNumber;
-  const response = await fetch("/v1/generate", {
+  const response = await ask("/v1/generate", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
@@ -166,7 +202,7 @@ function check() {
     const body = new FormData();
     body.append("image", element("image").files[0]);
     if (element("judge").value !== "") body.append("model", element("judge").value);
-    const response = await fetch("/v1/authenticity", { method: "POST", body });
+    const response = await ask("/v1/authenticity", { method: "POST", body });
     if (!response.ok) throw new Error(await problem(response));
     showVerdict(await response.json());
   });
@@ -188,7 +224,10 @@ function showVerdict(answer) {
     ["Typicality", `${typicality.toFixed(3)} (out of scope below ${answer.thresholds.typicality})`],
     ...(others.length === 0 ? [] : [["For other models", others.map(([name, found]) => `${name}: ${found.toFixed(3)}`).join(", ")]]),
     ["Detector", `${detector.kind}, ${detector.tiles} ${detector.tiles === 1 ? "tile" : "tiles"} judged`],
-    ["Mark of origin", provenance === null ? "none read; that never means real" : JSON.stringify(provenance)],
+    ["Detector says", VERDICTS[detector.verdict]],
+    ["Mark of origin", markOfOrigin(provenance)],
+    ...(provenance.claim === null ? [] : [["It claims", source(provenance.claim)]]),
+    ...(provenance.match === null ? [] : [["Like a generated image", likeness(provenance.match)]]),
     ["Image", `${answer.image.format}, ${answer.image.width}×${answer.image.height}`],
     ["SHA-256", answer.image.sha256],
     ["Model", `${answer.model}, version ${answer.model_version}`],
@@ -204,6 +243,32 @@ function showVerdict(answer) {
   );
   drawHeatmap(detector.heatmap);
   element("result").hidden = false;
+}
+
+const MARKS = {
+  valid: "signed, and the pixels are those that were signed",
+  broken: "broken: unreadable, wrongly signed, or on other pixels; it proves nothing",
+  unsigned: "there, without a signature",
+  unknown_key: "there, signed with a key that is not trusted here",
+  absent: "none; that never means real",
+};
+
+function markOfOrigin({ status, key_id, reproduced }) {
+  const again = {
+    true: "Made again here: the same image.",
+    false: "Made again here: another image.",
+    null: "",
+  }[reproduced];
+  return `${MARKS[status]}${key_id === null ? "" : ` (key ${key_id})`}. ${again}`.trim();
+}
+
+function source({ model, version, seed, index, kind, label }) {
+  return `${kind ?? "image"} ${index} of seed ${seed}${label === null ? "" : `, label ${label}`}, drawn by ${model}, version ${version}`;
+}
+
+function likeness(match) {
+  const made = match.similarity === null ? "it cannot be made again here, so this is a hint" : `similarity ${match.similarity.toFixed(3)} to it made again`;
+  return `${source(match)}: ${match.distance} of 128 signs differ; ${made}`;
 }
 
 function drawHeatmap(rows) {
@@ -240,4 +305,10 @@ element("check").addEventListener("submit", (event) => {
   event.preventDefault();
   check();
 });
-loadModels().catch((error) => show("obstacle", error.message));
+element("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey(element("key").value.trim());
+});
+element("forget").addEventListener("click", () => useKey(""));
+document.querySelectorAll("a[data-keyed]").forEach((link) => link.addEventListener("click", follow));
+loadModels().catch((error) => show("obstacle", explained(error)));

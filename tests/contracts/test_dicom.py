@@ -53,6 +53,21 @@ def test_several_frames_and_sizes_are_refused() -> None:
     assert refused.value.code == "image_too_large"
 
 
+@pytest.mark.parametrize(
+    ("photometric", "samples", "frames"), [("MONOCHROME2", 3, 1), ("RGB", 1, 1), ("MONOCHROME2", 1, 3)]
+)
+def test_pixels_that_contradict_their_header_are_refused(photometric: str, samples: int, frames: int) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(dicom(RAMP)))
+    dataset.PhotometricInterpretation, dataset.SamplesPerPixel, dataset.PlanarConfiguration = photometric, samples, 0
+    # The header says one frame.
+    dataset.PixelData = bytes(2 * RAMP.size * samples * frames)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    with pytest.raises(ImageError, match="pixels have the shape") as refused:
+        decode(buffer.getvalue())
+    assert refused.value.code == "unsupported_pixels"
+
+
 def test_patient_is_read() -> None:
     assert patient_of(dicom(RAMP, patient=" P7 ")) == "P7"
     assert patient_of(dicom(RAMP, patient="")) == ""

@@ -24,6 +24,8 @@ MONITORING = ROOT / "monitoring"
 CONTRACT = {
     "verisynth_generated_images_total": {"model"},
     "verisynth_authenticity_checks_total": {"model", "verdict"},
+    "verisynth_provenance_checks_total": {"status"},
+    "verisynth_fingerprint_failures_total": {"operation"},
     "verisynth_synthetic_probability_bucket": {"model", "le"},
     "verisynth_inference_seconds_bucket": {"model", "kind", "le"},
     "verisynth_rejected_requests_total": {"reason"},
@@ -86,6 +88,7 @@ def test_counts_add_up_across_workers(service: Service) -> None:
 
         assert grown("verisynth_generated_images_total", model="waves") == 72
         assert grown("verisynth_authenticity_checks_total", model="waves", verdict="real") == 24
+        assert grown("verisynth_provenance_checks_total", status="absent") == 24
         assert grown("verisynth_synthetic_probability_count", model="waves") == 24
         assert grown("verisynth_inference_seconds_count", model="waves", kind="judge") == 24
         assert grown("verisynth_inference_seconds_count", model="waves", kind="generate") == 24

@@ -1,5 +1,6 @@
 """The edge around an application of a few lines; `test_service.py` has it in front of the real one."""
 
+import json
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -17,7 +18,8 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from monitoring.metrics import Metrics
-from serving.edge import Edge
+from serving.access import OPEN, Gate, Rule
+from serving.edge import PIECE_BYTES, Edge
 from serving.refusals import STATUSES, Refusal
 from serving.settings import Settings
 
@@ -77,8 +79,10 @@ def metrics() -> Metrics:
 def client(metrics: Metrics) -> Client:
     endpoints = [echo, slow, broken, refused, unready, cut_off]
     application = Starlette(routes=[Route(f"/{call.__name__}", call, methods=["POST"]) for call in endpoints])
-    settings = Settings(timeout_seconds=1, maximum_upload_bytes=10)
-    return Client(Edge(application, settings, metrics))
+    settings = Settings(timeout_seconds=1, maximum_upload_bytes=10).resolved(cores=1)
+    gate = Gate(settings, [Rule(f"/{call.__name__}", OPEN) for call in endpoints])
+    gate.load(["127.0.0.1"])
+    return Client(Edge(application, settings, metrics, gate))
 
 
 def rejections(metrics: Metrics, reason: str) -> float:
@@ -189,4 +193,116 @@ def test_an_answer_that_breaks_off_is_counted_and_not_mended(client: Client, met
     with pytest.raises(AssertionError):  # how httpx says that an answer was not whole
         client.post("/cut_off")
     labels = {"route": "/cut_off", "status": "200"}
+    assert metrics.registry.get_sample_value("verisynth_requests_total", labels) == 1
+
+
+# --- bodies that come slowly, or not at all -----------------------------------------------------
+
+
+def edge(**limits: int) -> Client:
+    settings = Settings(**limits).resolved(cores=1)  # type: ignore[arg-type]
+    gate = Gate(settings, [Rule("/echo", OPEN), Rule("/large", OPEN)])
+    gate.load(["127.0.0.1"])
+    routes = [Route(f"/{call.__name__}", call, methods=["POST"]) for call in (echo, large)]
+    return Client(Edge(Starlette(routes=routes), settings, Metrics(CollectorRegistry()), gate))
+
+
+async def large(_: Request) -> Response:
+    return Response(bytes(3 * PIECE_BYTES + 1))
+
+
+def asked(client: Client, path: str, *body: Message) -> list[Message]:
+    """What an application sends, piece by piece, to a client that sends this and then nothing more."""
+    return conversation(client, path, *body)[0]
+
+
+def conversation(client: Client, path: str, *body: Message) -> tuple[list[Message], list[Message]]:
+    """What is sent, and what of the body is never read."""
+    coming, sent = list(body), list[Message]()
+
+    async def receive() -> Message:
+        if not coming:
+            await anyio.sleep_forever()
+        return coming.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    anyio.run(client.transport.app, scope, receive, send)
+    return sent, coming
+
+
+def part(body: bytes, more_body: bool = True) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more_body}
+
+
+def code_of(sent: list[Message]) -> str:
+    return str(json.loads(sent[1]["body"])["error"]["code"])
+
+
+def test_a_body_that_stalls_is_refused_and_its_sender_left() -> None:
+    sent = asked(edge(body_timeout_seconds=1), "/echo", part(b"some"))
+    assert (sent[0]["status"], code_of(sent)) == (408, "body_too_slow")
+    assert (b"connection", b"close") in sent[0]["headers"]
+    # The refusal is out before the sender is listened to a little longer.
+    assert [message.get("more_body", False) for message in sent[1:]] == [True, False]
+
+
+def test_a_refused_sender_is_listened_to_a_little_longer() -> None:
+    body = [part(b"01234567"), part(b"89abcdef"), part(b"more"), part(b"last", more_body=False)]
+    sent, unread = conversation(edge(maximum_upload_bytes=10), "/echo", *body)
+    assert (sent[0]["status"], code_of(sent)) == (413, "body_too_large")
+    assert unread == []
+
+
+def test_a_deadline_for_the_body_is_none_for_the_work() -> None:
+    sent = asked(edge(body_timeout_seconds=1), "/large", part(b"all", more_body=False))
+    assert sent[0]["status"] == 200
+    assert [len(message["body"]) for message in sent[1:]] == [PIECE_BYTES] * 3 + [1]
+    assert [message["more_body"] for message in sent[1:]] == [True] * 3 + [False]
+
+
+def test_bodies_share_one_bound_and_give_back_what_they_held() -> None:
+    client = edge(maximum_upload_bytes=10, maximum_buffered_bytes=15)
+
+    async def scenario() -> None:
+        arrived, finish = anyio.Event(), anyio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"01234567"
+            arrived.set()
+            await finish.wait()
+            yield b"89"
+
+        async with httpx.AsyncClient(transport=client.transport, base_url="http://edge") as connected:
+            answers = []
+
+            async def ask() -> None:
+                answers.append((await connected.post("/echo", content=slow())).text)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await arrived.wait()
+                assert (await connected.post("/echo", content=b"0123456")).status_code == 200
+                refused = await connected.post("/echo", content=b"01234567")
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+                assert refused.headers["retry-after"]
+                finish.set()
+            assert answers == ["0123456789"]
+            for _ in range(5):
+                assert (await connected.post("/echo", content=b"0123456789")).status_code == 200
+
+    anyio.run(scenario)
+
+
+def test_a_refused_body_that_is_all_there_keeps_the_connection() -> None:
+    client = edge()
+    assert "connection" not in client.post("/nowhere", content=b"all there").headers
+
+
+def test_what_a_rule_does_not_name_is_not_even_asked(client: Client, metrics: Metrics) -> None:
+    assert client.post("/refused/", params={"code": "timeout"}).json()["error"]["code"] == "not_found"
+    labels = {"route": "unmatched", "status": "404"}
     assert metrics.registry.get_sample_value("verisynth_requests_total", labels) == 1

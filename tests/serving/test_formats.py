@@ -10,11 +10,14 @@ import pydicom
 import pytest
 
 from contracts.imaging import decode
-from serving.formats import FORMATS, Origin
+from serving.formats import FORMATS, Signing
+from serving.provenance import Keyring, Origin
+from serving.requests import MAXIMUM_COUNT, MAXIMUM_START
 from serving.runtime import Samples
 from tests.releases import real_images
 
 ORIGIN = Origin(model="waves", version="0123456789ab", seed=7, truncation=0.5, label=None, balance="training")
+SIGNING = Signing(Keyring())
 
 
 @pytest.fixture(params=[1, 3])
@@ -25,14 +28,14 @@ def samples(request: pytest.FixtureRequest) -> Samples:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_same_samples_give_the_same_bytes(name: str, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = FORMATS[name].write(samples, ORIGIN)
+    first = FORMATS[name].write(samples, ORIGIN, SIGNING)
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
-    assert FORMATS[name].write(samples, ORIGIN) == first
+    assert FORMATS[name].write(samples, ORIGIN, SIGNING) == first
 
 
 def test_npz_holds_the_arrays(samples: Samples) -> None:
-    with np.load(io.BytesIO(FORMATS["npz"].write(samples, ORIGIN))) as arrays:
-        assert sorted(arrays) == ["images", "labels", "masks"]
+    with np.load(io.BytesIO(FORMATS["npz"].write(samples, ORIGIN, SIGNING))) as arrays:
+        assert sorted(arrays) == ["images", "labels", "masks", "provenance"]
         assert np.array_equal(arrays["images"], samples.images)
         assert np.array_equal(arrays["masks"], samples.masks)
         assert arrays["labels"].dtype == np.int64
@@ -40,7 +43,7 @@ def test_npz_holds_the_arrays(samples: Samples) -> None:
 
 @pytest.mark.parametrize(("name", "extension"), [("zip", "png"), ("dicom", "dcm")])
 def test_archives_hold_the_pixels_and_their_origin(name: str, extension: str, samples: Samples) -> None:
-    with zipfile.ZipFile(io.BytesIO(FORMATS[name].write(samples, ORIGIN))) as archive:
+    with zipfile.ZipFile(io.BytesIO(FORMATS[name].write(samples, ORIGIN, SIGNING))) as archive:
         provenance = json.loads(archive.read("manifest.json"))
         for index, image in enumerate(samples.images):
             assert np.array_equal(decode(archive.read(f"{index:06d}.{extension}")).pixels, image)
@@ -53,13 +56,13 @@ def test_archives_hold_the_pixels_and_their_origin(name: str, extension: str, sa
 
 def test_masks_lie_beside_their_images(samples: Samples) -> None:
     assert samples.masks is not None
-    with zipfile.ZipFile(io.BytesIO(FORMATS["zip"].write(samples, ORIGIN))) as archive:
+    with zipfile.ZipFile(io.BytesIO(FORMATS["zip"].write(samples, ORIGIN, SIGNING))) as archive:
         assert np.array_equal(decode(archive.read("000003-mask.png")).pixels[..., 0], samples.masks[3])
 
 
 def test_dicom_cannot_be_taken_for_a_patients(samples: Samples) -> None:
     def datasets(origin: Origin) -> list[pydicom.Dataset]:
-        with zipfile.ZipFile(io.BytesIO(FORMATS["dicom"].write(samples, origin))) as archive:
+        with zipfile.ZipFile(io.BytesIO(FORMATS["dicom"].write(samples, origin, SIGNING))) as archive:
             names = [name for name in archive.namelist() if name.endswith(".dcm")]
             return [pydicom.dcmread(io.BytesIO(archive.read(name))) for name in names]
 
@@ -84,7 +87,29 @@ def test_dicom_cannot_be_taken_for_a_patients(samples: Samples) -> None:
         assert instances.isdisjoint(file.SOPInstanceUID for file in datasets(other))
 
 
+@pytest.mark.parametrize("name", ["zip", "dicom"])
+def test_parts_of_a_sequence_hold_the_same_files_as_the_whole(name: str, samples: Samples) -> None:
+    def files(start: int) -> dict[str, bytes]:
+        assert samples.masks is not None
+        part = Samples(samples.images[start:], samples.masks[start:], start=start)
+        with zipfile.ZipFile(io.BytesIO(FORMATS[name].write(part, ORIGIN, SIGNING))) as archive:
+            return {entry: archive.read(entry) for entry in archive.namelist() if entry != "manifest.json"}
+
+    whole, part = files(0), files(3)
+    assert sorted(part) == sorted(entry for entry in whole if entry >= "000003")
+    assert all(whole[entry] == data for entry, data in part.items())
+
+
+def test_the_last_index_that_can_be_asked_for_is_written(samples: Samples) -> None:
+    last = replace(samples, start=MAXIMUM_START)
+    for name in ("zip", "dicom"):
+        with zipfile.ZipFile(io.BytesIO(FORMATS[name].write(last, ORIGIN, SIGNING))) as archive:
+            provenance = json.loads(archive.read("manifest.json"))
+        assert provenance["files"][-1]["index"] == MAXIMUM_START + len(samples.images) - 1
+    assert MAXIMUM_START + MAXIMUM_COUNT < 2**31
+
+
 def test_grid_shows_every_image(samples: Samples) -> None:
-    sheet = decode(FORMATS["png"].write(samples, ORIGIN)).pixels
+    sheet = decode(FORMATS["png"].write(samples, ORIGIN, SIGNING)).pixels
     assert sheet.shape == (2 * 34 + 2, 3 * 34 + 2, samples.images.shape[3])
     assert np.array_equal(sheet[36:68, 36:68], samples.images[4])

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from contracts.imaging import encode_png
 from monitoring.metrics import Metrics
+from serving.access import OPEN, RULES
+from serving.keys import SCOPES
 from serving.openapi import document
 from serving.refusals import STATUSES, default_code
 from serving.routes import Endpoints
@@ -41,6 +43,22 @@ def test_every_route_is_described() -> None:
     assert {(path, method) for path, method in served if method != "HEAD"} <= described
 
 
+def test_what_needs_a_key_says_so_and_how_it_refuses() -> None:
+    needs = {rule.path: rule.needs for rule in RULES}
+    for path, _, operation in operations():
+        responses = operation["responses"]
+        if needs[path] == OPEN:
+            assert operation["security"] == []
+            assert not {"401", "403", "429"} & responses.keys()
+            continue
+        scopes = [needs[path]] if needs[path] in SCOPES else []
+        assert operation["security"] == [{"key": scopes}, {"keyHeader": scopes}, {}]
+        assert "WWW-Authenticate" in responses["401"]["headers"]
+        assert "Retry-After" in responses["429"]["headers"]
+        assert "Retry-After" in responses["503"]["headers"]
+        assert ("403" in responses) == bool(scopes)
+
+
 def test_every_refusal_is_described_somewhere() -> None:
     described = " ".join(
         response["description"] for _, _, operation in operations() for response in operation["responses"].values()
@@ -53,7 +71,7 @@ def test_every_refusal_can_occur() -> None:
     raising = [
         "contracts/imaging.py",
         "contracts/dicom.py",
-        *(f"serving/{name}.py" for name in ("requests", "routes", "edge")),
+        *(f"serving/{name}.py" for name in ("requests", "routes", "edge", "access")),
     ]
     source = " ".join((ROOT / path).read_text(encoding="utf-8") for path in raising)
     by_status = {default_code(status) for status in (400, 404, 405)}

@@ -1,11 +1,13 @@
 """The page in a real browser, driven over the DevTools protocol."""
 
 import base64
+import io
 import itertools
 import json
 import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 
 from contracts.imaging import encode_png
 from contracts.manifest import write_release
+from serving.keys import create_key
 from tests.releases import write_small_release
 from tests.services import Service, serve
 
@@ -167,6 +170,23 @@ def test_a_check_shows_verdict_and_evidence(page: Page) -> None:
     assert page.run(position.format("zone-synthetic", "left")) > page.run(position.format("zone-real", "right"))
 
 
+def test_a_check_tells_where_a_generated_image_comes_from(page: Page, service: Service) -> None:
+    request = {"model": "waves", "count": 2, "seed": 7, "format": "zip"}
+    with (
+        service.client() as client,
+        zipfile.ZipFile(io.BytesIO(client.post("/v1/generate", json=request).content)) as archive,
+    ):
+        page.submit_check(archive.read("000001.png"))
+    page.wait_for("document.getElementById('evidence').innerText.includes('It claims')")
+    assert page.text("verdict") == "Synthetic"
+    evidence = page.text("evidence")
+    assert "signed, and the pixels are those that were signed" in evidence
+    assert "Made again here: the same image." in evidence
+    assert "image 1 of seed 7, drawn by waves" in evidence
+    page.submit_check(encode_png(np.random.default_rng(0).integers(40, 110, (32, 32, 3)).astype(np.uint8)))
+    page.wait_for("document.getElementById('evidence').innerText.includes('that never means real')")
+
+
 def test_any_model_may_answer_or_the_one_chosen(page: Page) -> None:
     assert page.run("[...document.getElementById('judge').options].map((option) => option.value)") == [
         "",
@@ -184,6 +204,30 @@ def test_any_model_may_answer_or_the_one_chosen(page: Page) -> None:
         )
         assert ("For other models" in page.text("evidence")) == (judge == "")
     assert "labelled: " in page.text("evidence")
+
+
+def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(tmp_path: Path) -> None:
+    write_small_release(tmp_path / "models" / "waves")
+    keys = tmp_path / "keys.json"
+    key = create_key(keys, ["generate", "check"])
+    with (
+        serve(tmp_path / "home", tmp_path / "models", VERISYNTH_KEYS_FILE=str(keys)) as keyed,
+        browse(keyed.url + "/", tmp_path) as opened,
+    ):
+        opened.wait_for("document.getElementById('access')?.hidden === false")
+        assert "needs a key" in opened.text("obstacle")
+        opened.run(
+            f"{{ document.getElementById('key').value = '{key}'; document.getElementById('access').requestSubmit() }}"
+        )
+        opened.wait_for("document.getElementById('samples')?.hidden === false")
+        assert "25 synthetic images of waves" in opened.text("grid-caption")
+        assert opened.run("document.getElementById('key').value") == ""
+        assert opened.run("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+        opened.run("document.querySelector('#model-card summary').click()")
+        opened.wait_for("document.querySelector('#model-card-text h3') !== null")
+        opened.run("document.getElementById('forget').click()")
+        opened.wait_for("document.getElementById('obstacle')?.hidden === false")
+        assert opened.run("sessionStorage.length") == 0
 
 
 def test_a_refused_file_is_explained(page: Page) -> None:

@@ -19,6 +19,7 @@ def test_a_whole_request() -> None:
     body = b'{"model": "ihc", "count": 3, "seed": 0, "label": "a", "truncation": 0, "format": "zip"}'
     assert parse_generate(body) == GenerateRequest(3, "ihc", 0, "a", None, 0, "zip")
     assert parse_generate(b'{"count": 1, "balance": "training"}') == GenerateRequest(1, balance="training")
+    assert parse_generate(b'{"count": 1, "start": 1024}') == GenerateRequest(1, start=1024)
     assert parse_generate(b'{"count": 1}') == GenerateRequest(1)
 
 
@@ -40,6 +41,10 @@ def test_a_whole_request() -> None:
         ({"truncation": float("nan")}, "truncation"),
         ({"format": "bmp"}, "npz, zip, png, dicom"),
         ({"format": ["npz"]}, "format"),
+        ({"start": -1}, "start"),
+        ({"start": 2_000_000_001}, "start is 2000000001; it must be a whole number from 0 to 2000000000"),
+        ({"start": True}, "start"),
+        ({"start": None}, "start"),
         ({"model": 3}, "model"),
         ({"label": 0}, "label"),
         ({"balance": "fair"}, "balance is 'fair'; it must be one of equal, training"),
@@ -74,7 +79,8 @@ def test_anything_else_is_refused_too(body: bytes) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["model", "count", "seed", "label", "balance", "truncation", "format"]) | st.text(max_size=5),
+        st.sampled_from(["model", "count", "seed", "label", "balance", "truncation", "format", "start"])
+        | st.text(max_size=5),
         JSON_VALUES,
     )
 )
@@ -86,3 +92,4 @@ def test_a_request_is_right_or_refused(document: dict[str, Any]) -> None:
     else:
         assert 1 <= request.count <= 1024
         assert 0 <= request.truncation <= 1
+        assert 0 <= request.start < 2**31

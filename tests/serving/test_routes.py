@@ -1,5 +1,7 @@
 """What one worker does under load, in process; `test_service.py` has the answers themselves."""
 
+import io
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,15 +10,20 @@ import anyio
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client import CollectorRegistry
 
+from contracts.errors import VerisynthError
 from contracts.imaging import encode_png
 from monitoring.metrics import Metrics
+from serving.access import Gate
 from serving.edge import Edge
+from serving.requests import GENERATE_BODY_BYTES
 from serving.routes import Endpoints
 from serving.runtime import BATCH_SIZE, Look, ModelError, Samples
 from serving.settings import Settings
-from tests.releases import write_small_release
+from tests.images import encoded
+from tests.releases import real_images, write_small_release
 
 JSON = {"Content-Type": "application/json"}
 
@@ -32,13 +39,47 @@ def client(settings: Settings) -> tuple[httpx.AsyncClient, Endpoints]:
     metrics = Metrics(CollectorRegistry())
     endpoints = Endpoints(settings, metrics)
     endpoints.load()
-    transport = httpx.ASGITransport(Edge(endpoints.application(), settings, metrics))
+    gate = Gate(settings)
+    gate.load(["127.0.0.1"])
+    transport = httpx.ASGITransport(Edge(endpoints.application(), settings, metrics, gate))
     return httpx.AsyncClient(transport=transport, base_url="http://service"), endpoints
 
 
-def test_a_full_worker_refuses_and_recovers(models: Path) -> None:
+def test_a_full_worker_refuses_and_recovers(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        connected, _ = client(Settings(models_folder=models, maximum_requests=1))
+        connected, endpoints = client(Settings(models_folder=models, maximum_requests=1))
+        model = endpoints.catalogue.models["waves"]
+        generate = model.generate
+        begun, finish = anyio.Event(), anyio.Event()
+        statuses: list[int] = []
+
+        def slow_batch(*wanted: Any) -> Samples:
+            anyio.from_thread.run_sync(begun.set)
+            anyio.from_thread.run(finish.wait)
+            return generate(*wanted)
+
+        async def slow_request() -> None:
+            statuses.append((await connected.post("/v1/generate", json={"count": 1})).status_code)
+
+        monkeypatch.setattr(model, "generate", slow_batch)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(slow_request)
+            await begun.wait()
+            refused = await connected.post("/v1/generate", json={"count": 1})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+            assert int(refused.headers["retry-after"]) > 0
+            assert (await connected.get("/v1/models")).status_code == 200
+            monkeypatch.undo()
+            finish.set()
+        assert statuses == [200]
+        assert (await connected.post("/v1/generate", json={"count": 1})).status_code == 200
+
+    anyio.run(scenario)
+
+
+def test_a_body_on_its_way_holds_no_place_and_a_full_worker_reads_none(models: Path) -> None:
+    async def scenario() -> None:
+        connected, endpoints = client(Settings(models_folder=models, maximum_requests=1))
         begun, finish = anyio.Event(), anyio.Event()
         statuses: list[int] = []
 
@@ -48,19 +89,33 @@ def test_a_full_worker_refuses_and_recovers(models: Path) -> None:
             yield b'{"count": 1}'
 
         async def slow_request() -> None:
-            answer = await connected.post("/v1/generate", content=slow_body(), headers=JSON)
-            statuses.append(answer.status_code)
+            statuses.append((await connected.post("/v1/generate", content=slow_body(), headers=JSON)).status_code)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(slow_request)
             await begun.wait()
-            refused = await connected.post("/v1/generate", json={"count": 1})
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
-            assert int(refused.headers["retry-after"]) > 0
-            assert (await connected.get("/v1/models")).status_code == 200
+            assert (await connected.post("/v1/generate", json={"count": 1})).status_code == 200
             finish.set()
         assert statuses == [200]
-        assert (await connected.post("/v1/generate", json={"count": 1})).status_code == 200
+
+        async def unread_body() -> AsyncIterator[bytes]:
+            await anyio.sleep_forever()
+            yield b""
+
+        async with endpoints._admitted():
+            refused = await connected.post("/v1/generate", content=unread_body(), headers=JSON)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+
+    anyio.run(scenario)
+
+
+def test_a_few_numbers_may_not_weigh_what_an_image_may(models: Path) -> None:
+    async def scenario() -> None:
+        connected, _ = client(Settings(models_folder=models))
+        padded = b'{"count": 1' + b" " * (GENERATE_BODY_BYTES - 12) + b"}"
+        assert (await connected.post("/v1/generate", content=padded, headers=JSON)).status_code == 200
+        refused = await connected.post("/v1/generate", content=b" " + padded, headers=JSON)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "body_too_large")
 
     anyio.run(scenario)
 
@@ -149,3 +204,73 @@ def test_a_model_that_breaks_while_all_look_spoils_no_check(tmp_path: Path, monk
         assert "first, second" in answer.json()["error"]["message"]
 
     anyio.run(scenario)
+
+
+# --- fingerprints -------------------------------------------------------------------------------
+
+
+def stripped(answer: httpx.Response, index: int) -> bytes:
+    """A generated image without its mark, as a JPEG."""
+    with np.load(io.BytesIO(answer.content)) as arrays:
+        return encoded(Image.fromarray(arrays["images"][index]), "JPEG", quality=85)
+
+
+def test_a_generated_image_is_known_without_its_mark(models: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        connected, endpoints = client(
+            Settings(models_folder=models, fingerprints_url=f"sqlite:///{tmp_path}/f.db", fingerprints_required=True)
+        )
+        made = await connected.post("/v1/generate", json={"count": 70, "seed": 5, "truncation": 0.9})
+        answer = await connected.post("/v1/authenticity", files={"image": ("x.jpg", stripped(made, 66))})
+        provenance = answer.json()["evidence"]["provenance"]
+        assert (provenance["status"], provenance["match"]["index"], provenance["match"]["seed"]) == ("absent", 66, 5)
+        assert provenance["match"]["distance"] <= 20
+        assert provenance["match"]["similarity"] >= 0.9
+        assert (answer.json()["verdict"], answer.json()["evidence"]["detector"]["verdict"]) == ("synthetic", "real")
+        answer = await connected.post("/v1/authenticity", files={"image": ("x.png", encode_png(real_images(1)[0]))})
+        assert (answer.json()["verdict"], answer.json()["evidence"]["provenance"]["match"]) == ("real", None)
+        flat = np.full((32, 32, 3), 128, np.uint8)
+        answer = await connected.post("/v1/authenticity", files={"image": ("x.png", encode_png(flat))})
+        assert answer.json()["evidence"]["provenance"]["match"] is None
+        count = endpoints.metrics.registry.get_sample_value
+        assert count("verisynth_provenance_checks_total", {"status": "absent"}) == 3
+        assert count("verisynth_provenance_checks_total", {"status": "valid"}) == 0
+        assert count("verisynth_authenticity_checks_total", {"model": "waves", "verdict": "synthetic"}) == 1
+
+    anyio.run(scenario)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_store_that_fails_is_counted_and_stops_only_what_requires_it(
+    required: bool, models: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/missing/f.db"
+
+    async def scenario() -> None:
+        settings = Settings(models_folder=models, fingerprints_url=url, fingerprints_required=required)
+        connected, endpoints = client(settings)
+        made = await connected.post("/v1/generate", json={"count": 1})
+        if required:
+            assert (made.status_code, made.json()["error"]["code"]) == (503, "fingerprints_unavailable")
+            assert int(made.headers["retry-after"]) > 0
+        else:
+            assert made.status_code == 200
+        assert endpoints.store is not None
+        endpoints.store.close()
+        checked = await connected.post("/v1/authenticity", files={"image": ("x.png", columns(10))})
+        assert (checked.status_code, checked.json()["evidence"]["provenance"]["match"]) == (200, None)
+        # The log is read once when the worker starts, and the check wants to look into it.
+        for operation, failures in (("write", 1), ("look_up", 2)):
+            name = "verisynth_fingerprint_failures_total"
+            assert endpoints.metrics.registry.get_sample_value(name, {"operation": operation}) == failures
+
+    anyio.run(scenario)
+
+
+def test_a_store_that_cannot_be_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(VerisynthError, match="VERISYNTH_FINGERPRINTS_URL names no database"):
+        client(Settings(fingerprints_required=True))
+    monkeypatch.setitem(sys.modules, "serving.fingerprint_store", None)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(VerisynthError, match="install the extra `fingerprints`"):
+        client(Settings(fingerprints_url="sqlite:////tmp/f.db"))

@@ -238,3 +238,30 @@ def test_generated_images_can_be_judged_several_threads_at_once(model: Model) ->
     expected = [model.judge(image).synthetic_probability for image in images]
     with ThreadPoolExecutor(4) as pool:
         assert [judgement.synthetic_probability for judgement in pool.map(model.judge, images)] == expected
+
+
+def test_a_painter_paints_the_mask_it_is_given_with_the_noise_of_each_image(tmp_path: Path) -> None:
+    write_small_release(tmp_path / "cells", masks=True)
+    model = Model.load(tmp_path / "cells")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:20, 4:30] = 255
+    painted = model.paint(mask, seed=3, start=0, count=5)
+    assert painted.images.shape == (5, 32, 32, 3)
+    inside = painted.images[:, mask > 0].astype(int)
+    assert (inside - painted.images[:, mask == 0].max() > 60).all()
+    np.testing.assert_array_equal(painted.masks, np.repeat(mask[None], 5, axis=0))
+    assert len(np.unique(painted.images[:, 0, 0, 0])) > 1
+    np.testing.assert_array_equal(model.paint(mask, seed=3, start=2, count=2).images, painted.images[2:4])
+
+
+def test_a_model_without_a_painter_does_not_paint(tmp_path: Path) -> None:
+    write_small_release(tmp_path / "cells")
+    assert not Model.load(tmp_path / "cells").paints
+
+
+def test_a_painter_that_the_manifest_does_not_describe_is_refused(tmp_path: Path) -> None:
+    release = write_small_release(tmp_path / "cells", masks=True)
+    document = {key: value for key, value in release.manifest.items() if key not in ("painter", "files", "version")}
+    sources = {name: release.folder / name for name in release.manifest["files"]}
+    with pytest.raises(ReleaseError, match=r"has painter\.onnx and does not describe it"):
+        write_release(tmp_path / "other", sources, document | {"name": "other"})

@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,12 +17,13 @@ from PIL import Image
 
 from contracts import latents
 from contracts.card import card
-from contracts.imaging import encode_png
+from contracts.imaging import decode, encode_png
 from contracts.manifest import read_release
+from serving.provenance import Keyring, Origin
 from serving.refusals import STATUSES
 from serving.runtime import Model
-from tests.releases import real_images
-from tests.services import Service
+from tests.releases import real_images, write_small_release
+from tests.services import Service, serve
 
 REAL = encode_png(real_images(1)[0])
 FUZZ = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,6 +68,29 @@ def test_the_same_image_whatever_the_count(client: httpx.Client) -> None:
         for count in (3, 7)
     )
     assert np.array_equal(three, seven[:3])
+
+
+@pytest.mark.parametrize("fields", [{}, {"balance": "training"}, {"label": "malignant"}], ids=str)
+def test_parts_of_a_sequence_are_the_sequence(client: httpx.Client, fields: dict[str, str]) -> None:
+    request = {"model": "labelled", "seed": 11} | fields
+    whole = arrays(client.post("/v1/generate", json=request | {"count": 21}))
+    parts = [
+        arrays(client.post("/v1/generate", json=request | {"count": count, "start": start}))
+        for start, count in ((0, 3), (3, 17), (20, 1))
+    ]
+    for name in ("images", "masks", "labels"):
+        assert np.array_equal(np.concatenate([part[name] for part in parts]), whole[name])
+
+
+def test_files_of_a_part_bear_the_indices_of_their_images(client: httpx.Client) -> None:
+    request = {"model": "waves", "count": 2, "seed": 7, "start": 1024, "format": "zip"}
+    answer = client.post("/v1/generate", json=request)
+    assert 'filename="waves-7-1024.zip"' in answer.headers["content-disposition"]
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == ["001024.png", "001025.png", "manifest.json"]
+        provenance = json.loads(archive.read("manifest.json"))
+    assert provenance["start"] == 1024
+    assert [entry["index"] for entry in provenance["files"]] == [1024, 1025]
 
 
 @pytest.mark.parametrize("form", ["npz", "zip", "png", "dicom"])
@@ -182,7 +207,7 @@ def test_authenticity_is_what_the_model_says(client: httpx.Client, service: Serv
     assert answer["evidence"]["detector"]["tiles"] == 1
     assert np.array(answer["evidence"]["detector"]["heatmap"]).shape == (4, 4)
     assert answer["evidence"]["typicality"] == expected.typicality
-    assert answer["evidence"]["provenance"] is None
+    assert answer["evidence"]["provenance"]["status"] == "absent"
     digest = hashlib.sha256(data).hexdigest()
     assert answer["image"] == {"format": form, "width": 48, "height": 48, "sha256": digest}
 
@@ -201,7 +226,12 @@ def test_without_a_name_the_model_that_knows_such_images_answers(client: httpx.C
 
 def test_a_large_image_is_judged_by_tiles(client: httpx.Client) -> None:
     answer = check(client, encode_png(real_images(1, size=100)[0]), model="labelled").json()
-    assert answer["evidence"]["detector"] == {"kind": "brightness", "tiles": 9, "heatmap": None}
+    assert answer["evidence"]["detector"] == {
+        "kind": "brightness",
+        "verdict": answer["verdict"],
+        "tiles": 9,
+        "heatmap": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -253,6 +283,65 @@ def test_a_model_that_answers_nan_is_a_named_failure(client: httpx.Client) -> No
     answer = check(client, bright, model="erratic")
     assert error_code(answer) == "model_failure"
     assert answer.headers["retry-after"]
+
+
+# --- provenance ---------------------------------------------------------------------------------
+
+
+def generated(client: httpx.Client, model: str, form: str) -> dict[str, bytes]:
+    request = {"model": model, "count": 2, "seed": 7, "format": form}
+    with zipfile.ZipFile(io.BytesIO(client.post("/v1/generate", json=request).content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name != "manifest.json"}
+
+
+@pytest.mark.parametrize("model", ["waves", "labelled"])
+@pytest.mark.parametrize("form", ["zip", "dicom"])
+def test_what_was_generated_is_synthetic_whatever_the_detector_says(
+    client: httpx.Client, form: str, model: str
+) -> None:
+    for data in generated(client, model, form).values():
+        answer = check(client, data).json()
+        provenance = answer["evidence"]["provenance"]
+        assert (answer["verdict"], provenance["status"], provenance["reproduced"]) == ("synthetic", "valid", True)
+        assert provenance["key_id"] == provenance["claim"]["key_id"]
+        assert answer["evidence"]["detector"]["verdict"] in ("real", "uncertain", "synthetic")
+    pixels = decode(data).pixels
+    bare = check(client, encode_png(pixels)).json()
+    assert bare["evidence"]["provenance"]["status"] == "absent"
+    assert bare["verdict"] == bare["evidence"]["detector"]["verdict"] == answer["evidence"]["detector"]["verdict"]
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_mutated_mark_never_breaks_the_service(client: httpx.Client, data: st.DataObject) -> None:
+    image = real_images(1)[0]
+    fields = ("kind", "model", "version", "seed", "index", "truncation", "label", "balance", "signature", "x")
+    values = st.none() | st.integers() | st.floats() | st.text(max_size=5) | st.just("waves") | st.just("\ud800")
+    version = client.get("/v1/models/waves").json()["version"]
+    claim = Keyring().claim("image", Origin("waves", version, 7, 1.0, None, None), 0, image)
+    text = json.dumps(claim.document() | data.draw(st.dictionaries(st.sampled_from(fields), values, max_size=3)))
+    xmp = f"<a xmlns:o='urn:verisynth:provenance#'><o:claim><![CDATA[{text}]]></o:claim></a>".encode()
+    upload = io.BytesIO()
+    Image.fromarray(image).save(upload, "TIFF", tiffinfo={700: xmp})
+    answer = check(client, upload.getvalue())
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["evidence"]["provenance"]["status"] in ("broken", "unsigned")
+    assert answer.json()["verdict"] == "real"
+
+
+def test_fingerprints_outlive_the_service_and_are_shared_by_its_workers(tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy", reason="the store comes with the extra `fingerprints`")
+    write_small_release(tmp_path / "models" / "waves")
+    settings = {"VERISYNTH_FINGERPRINTS_URL": f"sqlite:///{tmp_path}/fingerprints.db", "VERISYNTH_WORKERS": "2"}
+    with serve(tmp_path / "home", tmp_path / "models", **settings) as running, running.client() as client:
+        # The service is told to end while the last of them are still to be written.
+        made = [arrays(client.post("/v1/generate", json={"count": 9, "seed": seed}))["images"] for seed in range(9)]
+    with serve(tmp_path / "home", tmp_path / "models", **settings) as running:
+        for seed, images in enumerate(made):
+            # A connection of its own: either worker may answer.
+            with running.client() as client:
+                match = check(client, encode_png(images[seed])).json()["evidence"]["provenance"]["match"]
+            assert (match["seed"], match["index"], match["distance"], match["similarity"]) == (seed, seed, 0, 1.0)
 
 
 # --- what no input may do -----------------------------------------------------------------------

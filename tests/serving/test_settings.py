@@ -23,12 +23,22 @@ def test_every_setting_is_read() -> None:
             "VERISYNTH_THREADS": "2",
             "VERISYNTH_REQUIRE_GPU": "true",
             "VERISYNTH_MAXIMUM_PIXELS": "1000",
+            "VERISYNTH_SIGNING_KEY_FILE": "/keys/signing.pem",
+            "VERISYNTH_FINGERPRINTS_URL": "postgresql://me:secret@host/database",
+            "VERISYNTH_KEYS_FILE": "/keys.json",
+            "VERISYNTH_REQUESTS_PER_MINUTE": "0",
+            "VERISYNTH_AUDIT_REQUIRED": "false",
             "PATH": "/bin",
         }
     )
+    assert (settings.signing_key_file, settings.trusted_keys_folder) == (Path("/keys/signing.pem"), None)
+    assert settings.fingerprints_url == "postgresql://me:secret@host/database"
     assert settings.models_folder == Path("/models")
     assert (settings.workers, settings.threads, settings.require_gpu) == (3, 2, True)
     assert settings.decode_limits.maximum_pixels == 1000
+    assert (settings.keys_file, settings.audit_file) == (Path("/keys.json"), None)
+    assert (settings.requests_per_minute, settings.audit_required) == (0, False)
+    assert settings.maximum_buffered_bytes == 8 * settings.maximum_upload_bytes
 
 
 @pytest.mark.parametrize(
@@ -39,12 +49,23 @@ def test_every_setting_is_read() -> None:
         ("VERISYNTH_TIMEOUT_SECONDS", "0"),
         ("VERISYNTH_REQUIRE_GPU", "yes"),
         ("VERISYNTH_MODELS_FOLDER", ""),
+        ("VERISYNTH_SIGNING_KEY_FILE", ""),
+        ("VERISYNTH_FINGERPRINTS_MAXIMUM", "0"),
+        ("VERISYNTH_KEYS_FILE", ""),
+        ("VERISYNTH_REQUESTS_PER_MINUTE", "-1"),
+        ("VERISYNTH_BODY_TIMEOUT_SECONDS", "0"),
+        ("VERISYNTH_MAXIMUM_BUFFERED_BYTES", "1000"),
         ("VERISYNTH_MODELS_FOLDERS", "models"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(VerisynthError, match=name):
         Settings.from_environment({name: value})
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(VerisynthError, match=r"VERISYNTH_KEYS_FILE .* VERISYNTH_ALLOW_ANONYMOUS=true"):
+        Settings.from_environment({"VERISYNTH_KEYS_FILE": "keys.json", "VERISYNTH_ALLOW_ANONYMOUS": "true"})
 
 
 def test_service_links_of_kubernetes_are_passed_over() -> None:
@@ -60,6 +81,13 @@ def test_service_links_of_kubernetes_are_passed_over() -> None:
         "VERISYNTH_PORT_3000_TCP_ADDR": "10.0.0.11",
     }
     assert Settings.from_environment(links) == Settings.from_environment({})
+
+
+def test_settings_of_the_client_are_passed_over() -> None:
+    client = {"VERISYNTH_CLIENT_URL": "http://localhost:3000", "VERISYNTH_CLIENT_KEY": "vs_public_secret"}
+    assert Settings.from_environment(client) == Settings.from_environment({})
+    with pytest.raises(VerisynthError, match="unknown setting VERISYNTH_CLIENTS;"):
+        Settings.from_environment({"VERISYNTH_CLIENTS": "2"})
 
 
 @pytest.mark.parametrize(

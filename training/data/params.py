@@ -154,6 +154,48 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class VesselMasks:
+    """Draw masks of vessels by a ridge filter. The defaults fit photographs about 1400 pixels wide."""
+
+    kind: ClassVar = "vessels"
+
+    scales_pixels: list[float] = field(default_factory=lambda: [2.0, 3.0, 4.0])
+    """Half widths of vessels that are looked for."""
+    low: float = 0.013
+    """Response of the filter from which a pixel is vessel where it touches one above `high`."""
+    high: float = 0.026
+    smallest_pixels: int = 200
+    """Smaller pieces are left out."""
+
+    def __post_init__(self) -> None:
+        if not self.scales_pixels or min(self.scales_pixels) <= 0:
+            raise ParamsError(f"scales_pixels {self.scales_pixels} must be numbers above 0, at least one")
+        if not 0 < self.low <= self.high:
+            raise ParamsError(f"low {self.low} must be above 0 and at most high {self.high}")
+        at_least("smallest_pixels", self.smallest_pixels, 0)
+
+
+@dataclass(frozen=True)
+class NucleusMasks:
+    """Draw masks of nuclei, or of other bodies on a plain ground, by threshold and watershed."""
+
+    kind: ClassVar = "nuclei"
+
+    bright: bool
+    """Whether they are brighter than their surroundings, as in fluorescence; stained ones are darker."""
+    radius_pixels: int = 5
+    """Of the smallest: centres nearer than this are of one nucleus."""
+    smoothing_pixels: float = 1.0
+    smallest_pixels: int = 30
+    """Smaller pieces are left out."""
+
+    def __post_init__(self) -> None:
+        at_least("radius_pixels", self.radius_pixels, 1)
+        at_least("smoothing_pixels", self.smoothing_pixels, 0)
+        at_least("smallest_pixels", self.smallest_pixels, 0)
+
+
+@dataclass(frozen=True)
 class Split:
     """Shares of images held out, patients kept whole (or of the area, where there is one image). The rest trains."""
 
@@ -179,6 +221,8 @@ class Prepare:
     channels: int
     """1 (grey) or 3 (RGB); others are converted."""
     tiles: Tiles | None = None
+    masks: VesselMasks | NucleusMasks | None = None
+    """How masks are drawn for images that have none."""
     split: Split = field(default_factory=Split)
     minimum_images: int = 50
     """The stage fails where fewer images (or details) than this can be used."""
@@ -192,6 +236,8 @@ class Prepare:
             raise ParamsError(
                 f"tiles.side {self.tiles.side} is less than half of size {self.size}: details would be invented"
             )
+        if isinstance(self.source, MaskedFolderSource) and self.masks is not None:
+            raise ParamsError("a masked-folder source brings its own masks; leave masks out")
         if isinstance(self.source, MedmnistSource) and self.tiles is not None:
             raise ParamsError("a medmnist source takes no tiles: its images are whole")
         if isinstance(self.source, SkimageSource) and self.tiles is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from contracts.errors import ImageError, VerisynthError
 from contracts.imaging import with_channels
 from training import progress
-from training.data import prepared
+from training.data import masks, prepared
 from training.data.items import Collection, Item, LeftOut, Pixels, UnusableError
 from training.data.params import Prepare
 from training.data.prepared import DatasetInfo, Row, Spool
@@ -43,7 +43,7 @@ def prepare(name: str, wanted: Prepare, origin: str, licence: str, folder: Path)
     """
     collection = collect(wanted.source)
     with prepared.staged(folder) as staging:
-        spool = Spool(staging, wanted.image, collection.has_masks)
+        spool = Spool(staging, wanted.image, collection.has_masks or wanted.masks is not None)
         try:
             cuttings = cut(collection, wanted, spool)
             if len(cuttings.rows) < wanted.minimum_images:
@@ -74,6 +74,8 @@ def cut(collection: Collection, wanted: Prepare, spool: Spool) -> Cuttings:
             try:
                 pixels = item.read()
                 _check_side(pixels, wanted)
+                if wanted.masks is not None:
+                    pixels = masks.drawn(pixels, wanted.masks)
             except ImageError as error:
                 cuttings.left_out.append(LeftOut(item.name, error.code, str(error)))
                 continue

@@ -36,6 +36,26 @@ def real_beside_synthetic(real: np.ndarray, synthetic: np.ndarray, path: Path) -
     _save(figure, path)
 
 
+def pairs(images: np.ndarray, masks: np.ndarray, drawn_images: np.ndarray, drawn_masks: np.ndarray, path: Path) -> None:
+    """Real images above their masks on the left, drawn ones on the right; uint8 [N, H, W, C] and [N, H, W]."""
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    for axes, photographs, outlines, title in zip(
+        figure.subplots(1, 2), (images, drawn_images), (masks, drawn_masks), ("real", "drawn"), strict=True
+    ):
+        rows = _spread(np.arange(len(photographs)), COLUMNS * ROWS // 2)
+        sheets = [
+            part
+            for start in range(0, len(rows), COLUMNS)
+            for part in (
+                photographs[rows[start : start + COLUMNS]],
+                _as_images(outlines[rows[start : start + COLUMNS]], photographs.shape[3]),
+            )
+        ]
+        _show(axes, grid(np.concatenate(sheets), COLUMNS))
+        axes.set_title(title)
+    _save(figure, path)
+
+
 def closest_pairs(synthetic: np.ndarray, neighbours: np.ndarray, distances: np.ndarray, path: Path) -> None:
     """The generated images nearest to the training set, above their nearest training images; uint8 [N, H, W, C]."""
     order = np.argsort(distances)[:PAIRS]
@@ -208,6 +228,11 @@ def _spread(images: np.ndarray, count: int) -> np.ndarray:
     """Evenly spread over the set, since neighbouring rows may be neighbouring details of one image."""
     rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
     return np.asarray(images[rows])
+
+
+def _as_images(masks: np.ndarray, channels: int) -> np.ndarray:
+    """Masks uint8 [N, H, W] as images uint8 [N, H, W, channels]."""
+    return np.repeat(masks[..., None], channels, axis=3)
 
 
 def _show(axes: mpl.axes.Axes, sheet: np.ndarray) -> None:

@@ -89,7 +89,13 @@ class Dcgan(Gan):
             numbers["real_difference"], numbers["real_pairs"] = differences(real, label)
         return loss, numbers
 
-    def generator_loss(self, fake: Tensor, label: Tensor | None, stream: torch.Generator) -> Tensor:
+    def generator_loss(
+        self,
+        real: Tensor,  # noqa: ARG002 - for recipes that paint what is there
+        fake: Tensor,
+        label: Tensor | None,
+        stream: torch.Generator,
+    ) -> Tensor:
         """The non-saturating loss of fakes; of labelled ones also that of their labels and of their variety."""
         logits, named = self.discriminator(self.shown(fake, stream))
         loss = F.softplus(-logits).mean()

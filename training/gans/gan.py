@@ -1,5 +1,7 @@
 """What the training loop needs of a GAN, and all it knows of it."""
 
+from typing import ClassVar
+
 from torch import Generator, Tensor, nn
 
 
@@ -10,6 +12,8 @@ class Gan(nn.Module):
     the images' device: whatever a loss draws comes from it.
     """
 
+    draws_masks: ClassVar[bool] = False
+    """Whether images come with one more channel, the distances of their masks (`geometry.py`)."""
     generator: nn.Module
     """Latents float [N, latent_size] and labels to images float [N, C, H, W] in [-1, 1]."""
     discriminator: nn.Module
@@ -23,8 +27,8 @@ class Gan(nn.Module):
         """
         raise NotImplementedError
 
-    def generator_loss(self, fake: Tensor, label: Tensor | None, stream: Generator) -> Tensor:
-        """Loss of fakes [N, C, H, W]."""
+    def generator_loss(self, real: Tensor, fake: Tensor, label: Tensor | None, stream: Generator) -> Tensor:
+        """Loss of fakes [N, C, H, W]; most recipes do not look at the real images."""
         raise NotImplementedError
 
     def advance(self, share: float) -> bool:  # noqa: ARG002 - for recipes with a schedule

@@ -129,7 +129,7 @@ def train(
     average = None
     if settings.averaging_halflife_images is not None:
         average = averaged(gan.generator, settings.averaging_halflife_images, settings.batch_size)
-    watch = Watch(work, images, validate)
+    watch = Watch(work, images[..., : training.image.channels], validate)
     stateful: dict[str, Any] = {
         "gan": gan,
         "generator_optimiser": generator_optimiser,
@@ -208,7 +208,7 @@ def train(
 
             gan.discriminator.requires_grad_(False)
             with fabric.autocast():
-                generator_loss = gan.generator_loss(fake, batch.label, batch.stream)
+                generator_loss = gan.generator_loss(batch.real, fake, batch.label, batch.stream)
             generator_optimiser.zero_grad()
             generator_loss.backward()  # type: ignore[no-untyped-call]
             gan.discriminator.requires_grad_(True)

@@ -3,7 +3,6 @@
 A recipe is one file: a subclass of `Gan`, networks and losses together, made of (image, settings, classes).
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,17 +12,20 @@ from torch import nn
 
 from contracts import latents
 from contracts.imaging import ImageSpec, quantise
+from training.gans import geometry
 from training.gans.dcgan import Dcgan
 from training.gans.dcgan_ada import DcganAda
 from training.gans.dcgan_resize import DcganResize
+from training.gans.dual import Dual
 from training.gans.gan import Gan
 from training.params import Recipe
 from training.reading import ParamsError
 
-RECIPES: dict[str, Callable[[ImageSpec, Recipe, int], Gan]] = {
+RECIPES: dict[str, type[Gan]] = {
     "dcgan": Dcgan,
     "dcgan_ada": DcganAda,
     "dcgan_resize": DcganResize,
+    "dual": Dual,
 }
 
 GENERATOR_FILE = "generator.pt"
@@ -51,12 +53,21 @@ class Trained:
     settings: Recipe
     labels: Labels
 
-    @torch.inference_mode()
     def generate(self, seed: int, start: int, count: int, truncation: float = 1.0) -> np.ndarray:
         """Images uint8 [count, H, W, C] with the indexes from `start` of `seed`, as the service would make them.
 
         A conditional generator draws the labels that `labels_of` names. `truncation` in [0, 1] shrinks the latents.
         """
+        return self._drawn(seed, start, count, truncation)[..., : self.image.channels]
+
+    def pairs(self, seed: int, start: int, count: int, truncation: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """The same images with their masks uint8 [count, H, W] of 0 and 255, of a recipe that draws masks."""
+        drawn = self._drawn(seed, start, count, truncation)
+        return drawn[..., : self.image.channels], geometry.masks(drawn[..., self.image.channels])
+
+    @torch.inference_mode()
+    def _drawn(self, seed: int, start: int, count: int, truncation: float) -> np.ndarray:
+        """All channels that the generator draws, uint8."""
         device = next(self.generator.parameters()).device
         batches = []
         for first in range(start, start + count, SAMPLE_BATCH):
@@ -83,7 +94,8 @@ class Trained:
         inputs = [torch.from_numpy(way).to(device)]
         if drawn is not None:
             inputs.append(torch.from_numpy(np.repeat(drawn, steps)).to(device))
-        return quantise(self.generator(*inputs).float().permute(0, 2, 3, 1).cpu().numpy())
+        drawn = self.generator(*inputs).float().permute(0, 2, 3, 1).cpu().numpy()
+        return quantise(drawn)[..., : self.image.channels]
 
     def labels_of(self, seed: int, start: int, count: int) -> np.ndarray | None:
         """Labels int64 [count] of those images, drawn as often as training had them; None where there are none."""

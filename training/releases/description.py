@@ -6,6 +6,7 @@ from typing import Any
 from contracts.manifest import SCHEMA
 from training.data.prepared import DatasetInfo
 from training.detectors.calibration import Decision
+from training.gans import dual, recipes
 from training.gans.recipes import Trained
 from training.params import Card
 
@@ -30,6 +31,16 @@ def describe(
     numbers = report["generators"]["recipes"][trained.recipe]
     checks = numbers["privacy"]["checks"]
     inputs = {"latent": {"dtype": "float32", "shape": ["N", latent_size]}}
+    outputs = {"image": image}
+    painter: dict[str, Any] = {}
+    if recipes.RECIPES[trained.recipe].draws_masks:
+        outputs["mask"] = mask = {"dtype": "uint8", "shape": ["N", spec.size, spec.size]}
+        noise = {"dtype": "float32", "shape": ["N", dual.NOISE_SIZE]}
+        painter["painter"] = {
+            "noise_size": dual.NOISE_SIZE,
+            "inputs": {"mask": mask, "noise": noise},
+            "outputs": {"image": image},
+        }
     if labels.names:
         inputs["label"] = {"dtype": "int64", "shape": ["N"]}
     return {
@@ -42,8 +53,9 @@ def describe(
             "labels": labels.names,
             "label_shares": labels.shares,
             "inputs": inputs,
-            "outputs": {"image": image},
+            "outputs": outputs,
         },
+        **painter,
         "detector": {
             "kind": kind,
             "thresholds": asdict(decision.thresholds),

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from contracts.errors import VerisynthError
 from training.detectors.detector import Detector
-from training.gans.graph import GeneratorGraph
+from training.gans.geometry import LARGEST_OUTSIDE
+from training.gans.graph import GeneratorGraph, PainterGraph, PairGraph
 
 BATCH_SIZES = (1, 3, 8)
 GENERATOR_TOLERANCE_LEVELS = 1
@@ -26,12 +27,23 @@ class ExportError(VerisynthError):
     """A graph that does not do what its original does."""
 
 
-def export_generator(generator: nn.Module, latent_size: int, conditional: bool, path: Path) -> None:
+def export_generator(
+    generator: nn.Module, latent_size: int, conditional: bool, path: Path, draws_masks: bool = False
+) -> None:
     """Write `generator.onnx`; its truncation is that of the latents it is given."""
     example = {"latent": torch.zeros(2, latent_size)}
     if conditional:
         example["label"] = torch.zeros(2, dtype=torch.int64)
-    _export(GeneratorGraph(generator), example, ["image"], path)
+    if draws_masks:
+        _export(PairGraph(generator), example, ["image", "mask"], path)
+    else:
+        _export(GeneratorGraph(generator), example, ["image"], path)
+
+
+def export_painter(painter: nn.Module, size: int, noise_size: int, path: Path) -> None:
+    """Write `painter.onnx`, stage II of a generator that draws masks."""
+    example = {"mask": torch.zeros(2, size, size, dtype=torch.uint8), "noise": torch.zeros(2, noise_size)}
+    _export(PainterGraph(painter), example, ["image"], path)
 
 
 def export_detector(detector: Detector, size: int, channels: int, path: Path) -> None:
@@ -44,7 +56,7 @@ def check_generator(path: Path, original: Callable[..., np.ndarray], feeds: dict
     """Largest difference in grey levels between the graph and its original over all batch sizes.
 
     `original` maps the values of `feeds` (latents float32 [N, Z], then labels int64 [N] where there are any) to uint8
-    [N, H, W, C].
+    [N, H, W, C]; of a generator that draws masks, with the levels of these as one more channel.
 
     Raises:
         ExportError: above the tolerance.
@@ -53,11 +65,36 @@ def check_generator(path: Path, original: Callable[..., np.ndarray], feeds: dict
     worst = 0.0
     for size in BATCH_SIZES:
         batch = {name: values[:size] for name, values in feeds.items()}
-        (found,) = session.run(["image"], batch)
-        worst = max(worst, float(np.abs(found.astype(int) - original(*batch.values()).astype(int)).max()))
+        found, *masks = session.run(None, batch)
+        expected = original(*batch.values()).astype(int)
+        worst = max(worst, float(np.abs(found.astype(int) - expected[..., : found.shape[3]]).max()))
+        for mask in masks:
+            beyond = expected[..., -1] - LARGEST_OUTSIDE
+            sure = (beyond > GENERATOR_TOLERANCE_LEVELS) | (beyond <= -GENERATOR_TOLERANCE_LEVELS)
+            wrong = int(((mask > 0) != (beyond > 0))[sure].sum())
+            if wrong:
+                raise ExportError(f"{path}: {wrong} pixels of its masks are not its original's")
     if worst > GENERATOR_TOLERANCE_LEVELS:
         raise ExportError(
             f"{path} differs from its original by {worst} grey levels, allowed {GENERATOR_TOLERANCE_LEVELS}"
+        )
+    return worst
+
+
+def check_painter(path: Path, generator: Path, latent: np.ndarray, noise_size: int) -> float:
+    """Largest difference in grey levels between what both graphs paint on the generator's own masks.
+
+    `latent` float32 [N, Z] begins with the noise that the painter reads.
+
+    Raises:
+        ExportError: above the tolerance.
+    """
+    images, masks = _session(generator).run(["image", "mask"], {"latent": latent})
+    (painted,) = _session(path).run(["image"], {"mask": masks, "noise": latent[:, :noise_size]})
+    worst = float(np.abs(painted.astype(int) - images.astype(int)).max())
+    if worst > GENERATOR_TOLERANCE_LEVELS:
+        raise ExportError(
+            f"{path} differs from {generator} by {worst} grey levels, allowed {GENERATOR_TOLERANCE_LEVELS}"
         )
     return worst
 

@@ -37,7 +37,8 @@ def across() -> None:
         tracking.lineage(*infos),
     )
     known = {
-        name: evaluation.Known.of(name, run.recipes, MAXIMUM_TEACHING_IMAGES, training.seed) for name in run.datasets
+        name: evaluation.Known.of(name, configuration.recipes_of(name), MAXIMUM_TEACHING_IMAGES, training.seed)
+        for name in run.datasets
     }
     out = folders.ACROSS
     shutil.rmtree(out, ignore_errors=True)

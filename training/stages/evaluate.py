@@ -17,6 +17,7 @@ from training.data import prepared
 from training.detectors import detector
 from training.evaluation import control, figures, verdicts
 from training.evaluation.generation import Judge
+from training.params import PAIRED
 
 FIGURES = "figures"
 
@@ -24,7 +25,7 @@ FIGURES = "figures"
 def evaluate(dataset: str) -> None:
     """Evaluate generators and detectors of a dataset."""
     configuration = params.load()
-    settings, names = configuration.evaluate, configuration.run.recipes
+    settings, names = configuration.evaluate, configuration.recipes_of(dataset)
     info = prepared.read_dataset(folders.prepared(dataset))
     sections = {"utility": asdict(configuration.utility), "gate": asdict(configuration.gate)}
     record = tracking.Record(
@@ -42,7 +43,7 @@ def evaluate(dataset: str) -> None:
             report["generators"]["recipes"][name] = judge.generator(name, out / FIGURES)
             bar.update()
         kid = {name: numbers["kid_against_validation"] for name, numbers in report["generators"]["recipes"].items()}
-        best = min(kid, key=lambda name: kid[name])
+        best = PAIRED if PAIRED in names else min(kid, key=lambda name: kid[name])
         report["generators"]["champion"] = best
         fakes = np.load(folders.samples(dataset, best) / "test.npy")
         figures.real_beside_synthetic(

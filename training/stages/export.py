@@ -23,6 +23,7 @@ from training.border import border
 from training.data import prepared
 from training.detectors import detector, linear_evidence
 from training.gans import recipes
+from training.gans.dual import NOISE_SIZE, DualGenerator
 from training.gans.recipes import Trained
 from training.releases import onnx_export
 from training.releases.description import describe
@@ -43,6 +44,11 @@ def export(dataset: str) -> None:
         print(f"exporting {recipe} and {kind} of {dataset}")
         trained = Trained.load(folders.gan(dataset, recipe) / recipes.GENERATOR_FILE)
         generator_difference = _generator(trained, sources[manifest.GENERATOR])
+        if recipes.RECIPES[trained.recipe].draws_masks:
+            sources[manifest.PAINTER] = Path(temporary) / manifest.PAINTER
+            generator_difference = max(
+                generator_difference, _painter(trained, sources[manifest.PAINTER], sources[manifest.GENERATOR])
+            )
         detector_difference = _detector(dataset, kind, np.array(real[:CHECKED_IMAGES]), sources[manifest.DETECTOR])
         Reference.of(prepared.load(folders.prepared(dataset), "validation").images).write(sources[manifest.REFERENCE])
         differences = {"generator_grey_levels": generator_difference, "detector": detector_difference}
@@ -58,7 +64,9 @@ def export(dataset: str) -> None:
 
 def _generator(trained: Trained, path: Path) -> float:
     size, classes = trained.settings.latent_size, len(trained.labels.names)
-    onnx_export.export_generator(trained.generator, size, classes > 0, path)
+    onnx_export.export_generator(
+        trained.generator, size, classes > 0, path, recipes.RECIPES[trained.recipe].draws_masks
+    )
 
     @torch.inference_mode()
     def original(*inputs: np.ndarray) -> np.ndarray:
@@ -69,6 +77,13 @@ def _generator(trained: Trained, path: Path) -> float:
     if classes:
         feeds["label"] = np.arange(CHECKED_SAMPLES) % classes
     return onnx_export.check_generator(path, original, feeds)
+
+
+def _painter(trained: Trained, path: Path, generator: Path) -> float:
+    assert isinstance(trained.generator, DualGenerator)
+    onnx_export.export_painter(trained.generator.painter, trained.image.size, NOISE_SIZE, path)
+    latent = latents(0, 0, CHECKED_SAMPLES, trained.settings.latent_size)
+    return onnx_export.check_painter(path, generator, latent, NOISE_SIZE)
 
 
 def _detector(dataset: str, kind: str, real: np.ndarray, path: Path) -> float:

@@ -53,7 +53,7 @@ def register(dataset: str) -> None:
     ledger.keep(dataset, candidate)
     ledger.save(dataset, after)
     ledger.settle(dataset, after)
-    _track(candidate, decision, document, after, settings.run.recipes)
+    _track(candidate, decision, document, after, settings.recipes_of(dataset))
     shown = candidate if after.champion is None else ledger.archived(dataset, after.champion)
     folders.model_card(dataset).write_text(card.card(shown.manifest), encoding="utf-8")
     if after.champion is None:

@@ -25,7 +25,7 @@ def study(dataset: str) -> None:
     """Study the generators of a dataset."""
     configuration = params.load()
     configuration.dataset(dataset)
-    settings, names = configuration.study, configuration.run.recipes
+    settings, names = configuration.study, configuration.recipes_of(dataset)
     info = prepared.read_dataset(folders.prepared(dataset))
     record = tracking.Record("study", dataset, dataset, asdict(settings) | {"recipes": names}, tracking.lineage(info))
     found = [

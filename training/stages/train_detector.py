@@ -27,7 +27,7 @@ from training.evaluation.detection import independent_groups
 def train_detector(dataset: str) -> None:
     """Train, choose and calibrate the detectors of a dataset."""
     configuration = params.load()
-    settings, recipes = configuration.train_detector, configuration.run.recipes
+    settings, recipes = configuration.train_detector, configuration.recipes_of(dataset)
     spec = configuration.dataset(dataset).prepare.image
     info = prepared.read_dataset(folders.prepared(dataset))
     record = tracking.Record(

@@ -12,11 +12,15 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from training import checkpoints, device, folders, params, tracking
 from training.border import border
 from training.data import prepared
+from training.data.prepared import PreparedSplit
 from training.evaluation import fidelity
-from training.gans import conditioning, loop, recipes, watch
+from training.gans import conditioning, geometry, loop, recipes, watch
+from training.reading import ParamsError
 
 
 def train_gan(dataset: str, recipe: str) -> None:
@@ -37,13 +41,16 @@ def train_gan(dataset: str, recipe: str) -> None:
         tracking.lineage(info),
     )
     work, out = folders.checkpoints(dataset, recipe), folders.gan(dataset, recipe)
+    images = np.asarray(real["train"].images)
+    if recipes.RECIPES[recipe].draws_masks:
+        images = _with_masks(dataset, real["train"])
     fabric = device.launch()
     if fabric.is_global_zero:
         checkpoints.claim(work, training.identity)
     with tracking.run(record, work, enabled=fabric.is_global_zero) as run:
         outcome = loop.train(
             training,
-            real["train"].images,
+            images,
             real["train"].labels if labels.names else None,
             fidelity.validator(real["train"].images, real["validation"].images),
             work,
@@ -64,6 +71,13 @@ def train_gan(dataset: str, recipe: str) -> None:
             f"{outcome.kept_at_images} images, the best until then (KID {outcome.kid:.3f})",
             file=sys.stderr,
         )
+
+
+def _with_masks(dataset: str, split: PreparedSplit) -> np.ndarray:
+    """Images with the distances of their masks as one more channel."""
+    if split.masks is None:
+        raise ParamsError(f"recipe dual needs masks, and dataset {dataset} has none; give it a source with masks")
+    return np.concatenate([split.images, geometry.distances(split.masks)[..., None]], axis=3)
 
 
 def _write(outcome: loop.Outcome, work: Path, out: Path) -> None:

@@ -21,6 +21,7 @@ from training.data.params import (
     Source,
     Split,
     Tiles,
+    VesselMasks,
 )
 
 
@@ -168,7 +169,8 @@ def test_details_keep_to_their_patients_split_and_backgrounds_are_counted(tmp_pa
 @pytest.mark.parametrize("image", ["ihc", "retina"])
 def test_one_image_is_split_by_region(image: str, tmp_path: Path) -> None:
     tiles = Tiles(side=64, stride=16) if image == "ihc" else Tiles(side=128, stride=64, minimum_foreground=0.9)
-    info = prepare(image, wanted(SkimageSource(image), size=64, tiles=tiles), tmp_path / image)
+    masks = VesselMasks() if image == "retina" else None
+    info = prepare(image, wanted(SkimageSource(image), size=64, tiles=tiles, masks=masks), tmp_path / image)
     assert info.split.startswith("by region")
     painted = {split: np.zeros((1411, 1411), dtype=bool) for split in prepared.SPLITS}
     for split, area in painted.items():

@@ -60,7 +60,7 @@ def test_losses_are_binary_cross_entropy() -> None:
     torch.testing.assert_close(numbers["real_sign"], real_logits.sign().mean())
     torch.testing.assert_close(numbers["real_probability"], real_logits.sigmoid().mean())
     torch.testing.assert_close(
-        gan.generator_loss(fake, None, STREAM), F.binary_cross_entropy_with_logits(fake_logits, torch.ones(4))
+        gan.generator_loss(real, fake, None, STREAM), F.binary_cross_entropy_with_logits(fake_logits, torch.ones(4))
     )
 
 
@@ -83,7 +83,7 @@ def test_the_label_changes_what_is_painted_and_is_asked_back_of_the_image() -> N
     loss.backward()
     torch.testing.assert_close(numbers["label_loss"], F.cross_entropy(gan.discriminator(real)[1], label).detach())
     assert all(channel.abs().sum() > 0 for channel in gan.discriminator.head.weight.grad)
-    gan.generator_loss(images, label, STREAM).backward()
+    gan.generator_loss(images, images, label, STREAM).backward()
     assert all(row.abs().sum() > 0 for row in gan.generator.embedding.weight.grad)
 
 
@@ -96,7 +96,11 @@ def test_labels_gain_their_weight_in_the_middle_of_the_training() -> None:
     def at(share: float) -> tuple[bool, float, float]:
         complete = gan.advance(share)
         painted = gan.generator(latent, labels)
-        return complete, float((painted[0] - painted[1]).abs().max()), float(gan.generator_loss(images, labels, STREAM))
+        return (
+            complete,
+            float((painted[0] - painted[1]).abs().max()),
+            float(gan.generator_loss(images, images, labels, STREAM)),
+        )
 
     with torch.no_grad():
         logits, named = gan.discriminator(images)
@@ -142,7 +146,7 @@ def test_images_of_a_label_that_differ_too_little_are_driven_apart_until_they_di
     def loss(variety_of_fakes: float) -> float:
         with torch.no_grad():
             gan.eval().discriminator.head.weight.zero_()
-            return float(gan.generator_loss(real / 0.4 * variety_of_fakes, label, STREAM))
+            return float(gan.generator_loss(real, real / 0.4 * variety_of_fakes, label, STREAM))
 
     assert loss(0.0) - loss(0.2) == pytest.approx(VARIETY_LOSS * 0.2 / float(gan.real_variety), rel=1e-3)
     assert loss(0.5) == pytest.approx(loss(0.8))

@@ -30,12 +30,12 @@ def test_it_starts_as_plain_dcgan_on_images_moved_a_little() -> None:
 def test_a_sure_discriminator_makes_it_augment_what_both_losses_see() -> None:
     gan = ada()
     real, fake = torch.rand(4, 1, 32, 32), torch.rand(4, 1, 32, 32)
-    before = gan.discriminator_loss(real, fake, None, stream())[0], gan.generator_loss(fake, None, stream())
+    before = gan.discriminator_loss(real, fake, None, stream())[0], gan.generator_loss(real, fake, None, stream())
     numbers = {"real_sign": torch.tensor(1.0)}
     for _ in range(30):
         gan.adapt(numbers, images=8)
     assert float(numbers["augmentation_probability"]) == float(gan.augmentation.probability) > 0.5
-    after = gan.discriminator_loss(real, fake, None, stream())[0], gan.generator_loss(fake, None, stream())
+    after = gan.discriminator_loss(real, fake, None, stream())[0], gan.generator_loss(real, fake, None, stream())
     assert not torch.isclose(before[0], after[0])
     assert not torch.isclose(before[1], after[1])
 

@@ -1,0 +1,232 @@
+"""What pairs of image and mask are worth: a U-Net trained on real, synthetic and both kinds, tested on real patients.
+
+After Guibas et al. (arXiv 1709.01872), who trained a U-Net (Ronneberger et al., MICCAI 2015, arXiv 1505.04597) on
+synthetic fundus photographs. All networks see the same number of images, so that synthetic ones must earn the place
+they take, and no weights are chosen on held-out images.
+"""
+
+import itertools
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contracts.errors import VerisynthError
+from training import device, progress
+from training.detectors.ranking import area_under_curve
+from training.evaluation.utility import CONFIDENCE, resampled_seeds
+from training.params import FLIPS, Segmentation
+from training.pixels import tensor, to_signed_unit
+
+BATCH = 64
+AUC_PIXELS = 200_000
+"""Of the test images, evenly spread: ranks of more resolve nothing."""
+
+
+class SegmentationError(VerisynthError):
+    """Pairs on which nothing can be trained or tested."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images, memory maps perhaps, with their masks."""
+
+    images: np.ndarray
+    """uint8 [N, H, W, C]."""
+    masks: np.ndarray
+    """uint8 [N, H, W] of 0 and 255."""
+
+    def rows(self, chosen: np.ndarray) -> "Pairs":
+        """Those of a mask or of row numbers."""
+        return Pairs(self.images[chosen], self.masks[chosen])
+
+
+class UNet(nn.Module):
+    """Images float [N, C, H, W] in [-1, 1] to logits [N, H, W], positive inside; H and W divide by 8."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(4)]
+        self.down = nn.ModuleList(_block(narrow, wide) for narrow, wide in itertools.pairwise([channels, *widths]))
+        self.rise = nn.ModuleList(
+            nn.ConvTranspose2d(wide, narrow, 2, 2) for wide, narrow in itertools.pairwise(widths[::-1])
+        )
+        self.up = nn.ModuleList(_block(2 * narrow, narrow) for narrow in widths[-2::-1])
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        levels, found = [], images
+        for index, block in enumerate(self.down):
+            found = block(found if index == 0 else F.max_pool2d(found, 2))
+            levels.append(found)
+        for rise, block, beside in zip(self.rise, self.up, levels[-2::-1], strict=True):
+            found = block(torch.cat([rise(found), beside], dim=1))
+        logits: Tensor = self.head(found)[:, 0]
+        return logits
+
+
+def fit(sources: list[Pairs], flips: list[str], settings: Segmentation, seed: int) -> UNet:
+    """Train on batches shared evenly by the sources, by cross-entropy and the Dice loss (Milletari et al., 3DV 2016).
+
+    Images are flipped; the learning rate falls from its setting to 0 along a cosine.
+    """
+    target = device.choose()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = UNet(sources[0].images.shape[3], settings.width)
+    model.to(target).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimiser = torch.optim.Adam(model.parameters(), settings.learning_rate)
+    steps = math.ceil(settings.images / settings.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    random = np.random.default_rng(seed)
+    shares = [len(part) for part in np.array_split(np.arange(settings.batch_size), len(sources))]
+    for _ in range(steps):
+        parts = [
+            source.rows(np.sort(random.integers(len(source.images), size=share)))
+            for source, share in zip(sources, shares, strict=True)
+        ]
+        images = np.concatenate([part.images for part in parts])
+        masks = np.concatenate([part.masks for part in parts])
+        batch = torch.cat([to_signed_unit(tensor(images)), tensor(masks[..., None]).float() / 255], dim=1)
+        batch = _flipped(batch, flips, random).to(target)
+        logits, wanted = model(batch[:, :-1]), batch[:, -1]
+        loss = F.binary_cross_entropy_with_logits(logits, wanted) + _dice_loss(logits, wanted)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return model.cpu().eval()
+
+
+@torch.inference_mode()
+def predict(model: UNet, images: np.ndarray) -> np.ndarray:
+    """Probability of being inside, float32 [N, H, W], of uint8 images [N, H, W, C]."""
+    parts = [
+        model(to_signed_unit(tensor(images[start : start + BATCH]))).sigmoid() for start in range(0, len(images), BATCH)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def scores(probabilities: np.ndarray, masks: np.ndarray) -> dict[str, float]:
+    """F1 (Dice), IoU, sensitivity and specificity of all pixels together at 0.5, and the AUC; [N, H, W] each."""
+    inside, found = masks > 0, probabilities >= 0.5
+    both, either = int((inside & found).sum()), int((inside | found).sum())
+    outside = int((~inside).sum())
+    step = max(1, inside.size // AUC_PIXELS)
+    return {
+        "f1": 2 * both / max(1, int(inside.sum()) + int(found.sum())),
+        "iou": both / max(1, either),
+        "sensitivity": both / max(1, int(inside.sum())),
+        "specificity": int((~inside & ~found).sum()) / max(1, outside),
+        "auc": area_under_curve(inside.ravel()[::step], probabilities.ravel()[::step]),
+    }
+
+
+def measure(
+    train: Pairs,
+    train_patients: np.ndarray,
+    synthetic: Pairs,
+    test: Pairs,
+    test_patients: np.ndarray,
+    flips: list[str],
+    settings: Segmentation,
+    rounds: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Train on each mixture with several seeds and test on held-out patients; then with few real patients.
+
+    Numbers are means over the seeds with 95 % percentile bootstrap intervals over `rounds` resamples of seeds and of
+    the test patients str [N]. `ratio` is F1 from synthetic pairs by F1 from real ones, within each resample.
+
+    Raises:
+        SegmentationError: where masks are empty or full throughout.
+    """
+    for name, pairs in (("real training", train), ("synthetic", synthetic), ("real test", test)):
+        inside = float((np.asarray(pairs.masks) > 0).mean())
+        if not 0 < inside < 1:
+            raise SegmentationError(f"{len(pairs.masks)} {name} masks are all {'empty' if not inside else 'full'}")
+    random = np.random.default_rng(seed)
+    order = list(dict.fromkeys(random.permutation(np.unique(train_patients))))
+    few = [count for count in settings.few_patients if count < len(order)]
+    mixtures: dict[str, list[Pairs]] = {
+        "real": [train],
+        "synthetic": [synthetic],
+        "real_and_synthetic": [train, synthetic],
+    }
+    for count in few:
+        chosen = train.rows(np.flatnonzero(np.isin(train_patients, order[:count])))
+        mixtures[f"{count}_patients"] = [chosen]
+        mixtures[f"{count}_patients_and_synthetic"] = [chosen, synthetic]
+    names, patient = np.unique(test_patients, return_inverse=True)
+    counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rounds)
+    shares = resampled_seeds(settings.seeds, rounds, random)
+    report: dict[str, Any] = {}
+    f1: dict[str, tuple[float, np.ndarray]] = {}
+    with progress.bar(len(mixtures) * settings.seeds, "training segmentation networks", "networks") as bar:
+        for mixture, sources in mixtures.items():
+            rows, draws = [], []
+            for one_seed in range(seed, seed + settings.seeds):
+                probabilities = predict(fit(sources, flips, settings, one_seed), test.images)
+                rows.append(scores(probabilities, np.asarray(test.masks)))
+                draws.append(_resampled_f1(probabilities, np.asarray(test.masks), patient, counts))
+                bar.update()
+            means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+            f1[mixture] = means["f1"], (np.stack(draws) * shares.T).sum(axis=0)
+            report[mixture] = means | {
+                "f1": _estimate(*f1[mixture]) | {"seeds": [row["f1"] for row in rows]},
+                "images": sum(len(source.images) for source in sources),
+            }
+    return {
+        "network": asdict(settings) | {"flips": flips},
+        "test_images": len(test.images),
+        "test_patients": len(names),
+        "mixtures": report,
+        "ratio": _estimate(f1["synthetic"][0] / f1["real"][0], f1["synthetic"][1] / f1["real"][1]),
+        "gain_of_synthetic": {
+            name: _estimate(f1[both][0] - f1[name][0], f1[both][1] - f1[name][1])
+            for name, both in [
+                ("real", "real_and_synthetic"),
+                *((f"{count}_patients", f"{count}_patients_and_synthetic") for count in few),
+            ]
+        },
+    }
+
+
+def _block(narrow: int, wide: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (narrow, wide):
+        layers += [nn.Conv2d(channels, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _dice_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    inside = logits.sigmoid()
+    return 1 - (2 * (inside * wanted).sum() + 1) / (inside.sum() + wanted.sum() + 1)
+
+
+def _flipped(batch: Tensor, flips: list[str], random: np.random.Generator) -> Tensor:
+    for axis, flip in ((3, FLIPS[0]), (2, FLIPS[1])):
+        if flip in flips:
+            chosen = torch.from_numpy(random.random(len(batch)) < 0.5)
+            batch = torch.where(chosen[:, None, None, None], batch.flip(axis), batch)
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def _resampled_f1(probabilities: np.ndarray, masks: np.ndarray, patient: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """F1 float [rounds] of patients that count so often, int [rounds, patients]."""
+    inside, found = masks > 0, probabilities >= 0.5
+
+    def per_patient(pixels: np.ndarray) -> np.ndarray:
+        return np.bincount(patient, pixels.sum(axis=(1, 2)), counts.shape[1])
+
+    both, sizes = per_patient(inside & found), per_patient(inside) + per_patient(found)
+    return np.asarray(2 * (counts @ both) / np.maximum(1, counts @ sizes))
+
+
+def _estimate(value: float, draws: np.ndarray) -> dict[str, Any]:
+    low, high = np.quantile(draws, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return {"value": value, "low": float(low), "high": float(high)}
