@@ -1,7 +1,7 @@
 # The service with the releases in models/, for any platform that Python and ONNX Runtime know.
 #     docker build -t verisynth .
 # It answers other machines, so it starts with a file of API keys only, or where anybody is to be let in by name:
-#     docker run --rm -v verisynth-state:/state verisynth python -m serving.keys --file /state/keys.json create --scopes generate,check
+#     docker run --rm -v verisynth-state:/state verisynth verisynth keys --file /state/keys.json create --scopes generate,check
 #     docker run --rm -p 3000:3000 -v verisynth-state:/state -e VERISYNTH_KEYS_FILE=/state/keys.json verisynth
 #     docker run --rm -p 127.0.0.1:3000:3000 -e VERISYNTH_ALLOW_ANONYMOUS=true verisynth      # this machine alone
 # With `-v "$PWD/models:/app/models:ro"` the models come from outside.

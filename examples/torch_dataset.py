@@ -4,7 +4,7 @@ import sys
 
 from torch.utils.data import DataLoader
 
-from serving.dataset import SyntheticDataset
+from serving.client.dataset import SyntheticDataset
 
 url, model = sys.argv[1:]
 dataset = SyntheticDataset(url, "data/synthetic", count=256, model=model, target="none")

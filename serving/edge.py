@@ -16,12 +16,12 @@ from typing import Any
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitoring.metrics import Metrics
-from serving.access import ANONYMOUS, Gate, Rule
-from serving.audit import Answered, AuditLog, work_of
+from serving.access.audit import Answered, AuditLog, work_of
+from serving.access.gate import ANONYMOUS, Gate, Rule
 from serving.refusals import CODE_HEADER, DEFAULT_MESSAGES, Refusal, default_code
 from serving.settings import Settings
 
@@ -101,7 +101,7 @@ class Edge:
         route = UNMATCHED if rule is None else rule.path
 
         async def record(status: int, code: str) -> None:
-            work = work_of(HTTPConnection(scope))
+            work = work_of(scope)
             await self._tell(Answered(answer.request_id, key, route, status, code or None, work))
 
         audited = self.audit is not None and scope["path"].startswith(AUDITED_PREFIX)

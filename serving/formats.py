@@ -19,12 +19,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from contracts.imaging import encode_png, grid
-from serving.marks import mark_dicom, mark_png
-from serving.provenance import GRID, IMAGE, MASK, SCHEMA, Claim, Keyring, Origin, canonical, pixel_sha256
+from serving.provenance.claims import GRID, IMAGE, MASK, SCHEMA, Claim, Keyring, Origin, canonical, pixel_sha256
+from serving.provenance.marks import mark_dicom, mark_png
 from serving.runtime import Samples
 
 if TYPE_CHECKING:
-    from serving.credentials import Credentials
+    from serving.provenance.credentials import Credentials
 
 MANIFEST = "manifest.json"
 

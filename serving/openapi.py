@@ -2,15 +2,15 @@
 
 from typing import Any
 
+from contracts.balances import BALANCES
 from contracts.imaging import FORMATS as IMAGE_FORMATS
 from contracts.manifest import VERDICTS
-from serving.access import ANY_KEY, OPEN, RULES
-from serving.fingerprints import MAXIMUM_DISTANCE, MINIMUM_SIMILARITY
+from serving.access.gate import ANY_KEY, OPEN, RULES
 from serving.formats import FORMATS
-from serving.provenance import KINDS, SCHEMA, STATUSES
+from serving.provenance.claims import KINDS, SCHEMA, STATUSES
+from serving.provenance.fingerprints import MAXIMUM_DISTANCE, MINIMUM_SIMILARITY
 from serving.refusals import STATUSES as HTTP_STATUSES
 from serving.requests import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
-from serving.runtime import BALANCES
 
 VERSION = "1.0.0"
 
@@ -435,7 +435,7 @@ def _get(path: str, operation: str, summary: str, content: dict[str, Any], *code
 def _path(
     path: str, method: str, operation: dict[str, Any], success: dict[str, Any], *codes: str
 ) -> dict[str, dict[str, Any]]:
-    """One path of one method; the key it needs, and the refusals that come of it, are those of `serving.access`."""
+    """One path of one method; the key it needs, and the refusals that come of it, are of `serving.access.gate`."""
     needs = next(rule.needs for rule in RULES if rule.path == path)
     if needs == OPEN:
         security: list[dict[str, list[str]]] = []

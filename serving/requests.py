@@ -10,9 +10,9 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from contracts.balances import BALANCES
 from serving.formats import FORMATS
 from serving.refusals import Refusal
-from serving.runtime import BALANCES
 
 MAXIMUM_COUNT = 1024
 MAXIMUM_SEED = 2**63 - 1

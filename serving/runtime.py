@@ -16,15 +16,13 @@ import numpy as np
 import onnxruntime
 
 from contracts import latents
+from contracts.balances import EQUAL, TRAINING
 from contracts.errors import ReleaseError
 from contracts.imaging import fit
 from contracts.manifest import DETECTOR, GENERATOR, PAINTER, REFERENCE, Release, read_release
 from contracts.statistics import Reference
 
 BATCH_SIZE = 64
-EQUAL, TRAINING = "equal", "training"
-BALANCES = (EQUAL, TRAINING)
-"""How often a conditional model draws each label: equally often, in turn; or at random, as often as training had it."""
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 # ONNX Runtime would time the convolution algorithms and take the fastest, another one each time, and round inputs to
 # 10 bits: the same request is to give the same pixels.
@@ -161,8 +159,8 @@ class Model:
         """The images `start` to `start + count - 1` of `seed`, in one run of the graph.
 
         `truncation` in [0, 1] shrinks the latents towards the mean image. A conditional model draws
-        `label`; without one it takes its labels by `balance`, one of `BALANCES`. Either way image `i` of `seed` has the
-        same label in every request.
+        `label`; without one it takes its labels by `balance`, one of `contracts.balances`. Either way image `i` of
+        `seed` has the same label in every request.
 
         Raises:
             ModelError: when the graph cannot be run.

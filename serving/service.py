@@ -1,4 +1,4 @@
-"""The BentoML service: processes, health and limits around the endpoints of `serving.routes`.
+"""The BentoML service: processes, health and limits around the routes of `serving.routes`.
 
 bentoml serve serving.service:Verisynth --port 3000
 """
@@ -17,19 +17,20 @@ from starlette.exceptions import HTTPException
 
 from contracts.errors import VerisynthError
 from monitoring.metrics import Metrics
-from serving.access import Gate
-from serving.audit import check_file
+from serving.access.audit import check_file
+from serving.access.exposure import listening_hosts, obstacle, requested_hosts
+from serving.access.gate import Gate
+from serving.access.keys import read_keys
 from serving.edge import Edge
-from serving.exposure import listening_hosts, obstacle, requested_hosts
-from serving.keys import read_keys
-from serving.routes import Endpoints
+from serving.routes import application
 from serving.settings import Settings
+from serving.worker import Worker
 
 # BentoML imports this module to learn what to serve: it is the one place where importing does something.
 try:
     settings = Settings.from_environment(os.environ)
     metrics = Metrics(REGISTRY)
-    endpoints = Endpoints(settings, metrics)
+    worker = Worker(settings, metrics)
 except VerisynthError as error:
     raise BentoMLConfigException(str(error)) from error
 gate = Gate(settings)
@@ -48,7 +49,7 @@ gate = Gate(settings)
     # A BENTOML_CONFIG that names one says `excluded_urls` too.
     tracing={"excluded_urls": ".*"},
 )
-@bentoml.asgi_app(endpoints.application(), path="/")
+@bentoml.asgi_app(application(worker), path="/")
 class Verisynth:
     """Makes synthetic bioimages and tells synthetic from real ones."""
 
@@ -73,10 +74,10 @@ class Verisynth:
             logging.getLogger(library).setLevel(logging.CRITICAL)
             warnings.filterwarnings("ignore", module=rf"{library}\.")
         gate.load(listening_hosts())
-        endpoints.load()
+        worker.load()
 
     def __is_ready__(self) -> bool:
-        if reason := gate.obstacle or endpoints.catalogue.obstacle:
+        if reason := gate.obstacle or worker.catalogue.obstacle:
             raise HTTPException(503, reason)
         return True
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from hypothesis import settings
 
-from serving.provenance import make_signing_key
+from serving.provenance.claims import make_signing_key
 from tests.releases import write_small_release
 from tests.services import Service, serve
 

@@ -17,12 +17,13 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from contracts.balances import EQUAL
 from contracts.imaging import resize
-from serving.evidence import confirmed
-from serving.fingerprint_store import FingerprintStore
-from serving.fingerprints import MAXIMUM_DISTANCE, distances, fingerprint, fingerprints
-from serving.provenance import Origin
-from serving.runtime import BATCH_SIZE, EQUAL, Model
+from serving.provenance.claims import Origin
+from serving.provenance.evidence import confirmed
+from serving.provenance.fingerprint_store import FingerprintStore
+from serving.provenance.fingerprints import MAXIMUM_DISTANCE, distances, fingerprint, fingerprints
+from serving.runtime import BATCH_SIZE, Model
 from tests.releases import write_small_release
 
 LOOKED_UP = 400

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from monitoring.metrics import Metrics
-from serving.access import OPEN, Gate, Rule
+from serving.access.gate import OPEN, Gate, Rule
 from serving.edge import PIECE_BYTES, Edge
 from serving.refusals import STATUSES, Refusal
 from serving.settings import Settings

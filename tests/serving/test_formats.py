@@ -11,7 +11,7 @@ import pytest
 
 from contracts.imaging import decode
 from serving.formats import FORMATS, Signing
-from serving.provenance import Keyring, Origin
+from serving.provenance.claims import Keyring, Origin
 from serving.requests import MAXIMUM_COUNT, MAXIMUM_START
 from serving.runtime import Samples
 from tests.releases import real_images

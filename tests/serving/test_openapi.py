@@ -10,12 +10,13 @@ from prometheus_client import CollectorRegistry
 
 from contracts.imaging import encode_png
 from monitoring.metrics import Metrics
-from serving.access import OPEN, RULES
-from serving.keys import SCOPES
+from serving.access.gate import OPEN, RULES
+from serving.access.keys import SCOPES
 from serving.openapi import document
 from serving.refusals import STATUSES, default_code
-from serving.routes import Endpoints
+from serving.routes import application
 from serving.settings import Settings
+from serving.worker import Worker
 from tests.releases import real_images
 from tests.services import ROOT
 
@@ -36,8 +37,8 @@ def test_the_document_is_valid() -> None:
 
 
 def test_every_route_is_described() -> None:
-    application = Endpoints(Settings(), Metrics(CollectorRegistry())).application()
-    served = {(route.path, method) for route in application.routes for method in getattr(route, "methods", None) or ()}
+    served_by = application(Worker(Settings(), Metrics(CollectorRegistry())))
+    served = {(route.path, method) for route in served_by.routes for method in getattr(route, "methods", None) or ()}
     described = {(path, method.upper()) for path, method, _ in operations()}
     assert described - served == {("/livez", "GET"), ("/readyz", "GET")}
     assert {(path, method) for path, method in served if method != "HEAD"} <= described
@@ -71,7 +72,7 @@ def test_every_refusal_can_occur() -> None:
     raising = [
         "contracts/imaging.py",
         "contracts/dicom.py",
-        *(f"serving/{name}.py" for name in ("requests", "routes", "edge", "access")),
+        *(f"serving/{name}.py" for name in ("requests", "worker", "edge", "access/gate")),
     ]
     source = " ".join((ROOT / path).read_text(encoding="utf-8") for path in raising)
     by_status = {default_code(status) for status in (400, 404, 405)}

@@ -19,7 +19,7 @@ import pytest
 
 from contracts.imaging import encode_png
 from contracts.manifest import write_release
-from serving.keys import create_key
+from serving.access.keys import create_key
 from tests.releases import write_small_release
 from tests.services import Service, serve
 

@@ -16,12 +16,13 @@ from prometheus_client import CollectorRegistry
 from contracts.errors import VerisynthError
 from contracts.imaging import encode_png
 from monitoring.metrics import Metrics
-from serving.access import Gate
+from serving.access.gate import Gate
 from serving.edge import Edge
 from serving.requests import GENERATE_BODY_BYTES
-from serving.routes import Endpoints
+from serving.routes import application
 from serving.runtime import BATCH_SIZE, Look, ModelError, Samples
 from serving.settings import Settings
+from serving.worker import Worker
 from tests.images import encoded
 from tests.releases import real_images, write_small_release
 
@@ -34,21 +35,21 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def client(settings: Settings) -> tuple[httpx.AsyncClient, Endpoints]:
+def client(settings: Settings) -> tuple[httpx.AsyncClient, Worker]:
     settings = settings.resolved(cores=1)
     metrics = Metrics(CollectorRegistry())
-    endpoints = Endpoints(settings, metrics)
-    endpoints.load()
+    worker = Worker(settings, metrics)
+    worker.load()
     gate = Gate(settings)
     gate.load(["127.0.0.1"])
-    transport = httpx.ASGITransport(Edge(endpoints.application(), settings, metrics, gate))
-    return httpx.AsyncClient(transport=transport, base_url="http://service"), endpoints
+    transport = httpx.ASGITransport(Edge(application(worker), settings, metrics, gate))
+    return httpx.AsyncClient(transport=transport, base_url="http://service"), worker
 
 
 def test_a_full_worker_refuses_and_recovers(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        connected, endpoints = client(Settings(models_folder=models, maximum_requests=1))
-        model = endpoints.catalogue.models["waves"]
+        connected, worker = client(Settings(models_folder=models, maximum_requests=1))
+        model = worker.catalogue.models["waves"]
         generate = model.generate
         begun, finish = anyio.Event(), anyio.Event()
         statuses: list[int] = []
@@ -79,7 +80,7 @@ def test_a_full_worker_refuses_and_recovers(models: Path, monkeypatch: pytest.Mo
 
 def test_a_body_on_its_way_holds_no_place_and_a_full_worker_reads_none(models: Path) -> None:
     async def scenario() -> None:
-        connected, endpoints = client(Settings(models_folder=models, maximum_requests=1))
+        connected, worker = client(Settings(models_folder=models, maximum_requests=1))
         begun, finish = anyio.Event(), anyio.Event()
         statuses: list[int] = []
 
@@ -102,7 +103,7 @@ def test_a_body_on_its_way_holds_no_place_and_a_full_worker_reads_none(models: P
             await anyio.sleep_forever()
             yield b""
 
-        async with endpoints._admitted():
+        async with worker.admitted():
             refused = await connected.post("/v1/generate", content=unread_body(), headers=JSON)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
 
@@ -126,8 +127,8 @@ def test_a_timed_out_request_ends_its_work_after_the_batch_in_hand(
     batches: list[int] = []
 
     async def scenario() -> None:
-        connected, endpoints = client(Settings(models_folder=models, timeout_seconds=1, maximum_requests=1))
-        model = endpoints.catalogue.models["waves"]
+        connected, worker = client(Settings(models_folder=models, timeout_seconds=1, maximum_requests=1))
+        model = worker.catalogue.models["waves"]
         generate = model.generate
 
         def endless_first_batch(seed: int, start: int, *wanted: Any) -> Samples:
@@ -157,7 +158,7 @@ def test_only_the_answering_model_is_counted(tmp_path: Path) -> None:
     write_small_release(tmp_path / "wide")
 
     async def scenario() -> None:
-        connected, endpoints = client(Settings(models_folder=tmp_path))
+        connected, worker = client(Settings(models_folder=tmp_path))
         for contrast in (10, 4, 4):
             answer = await connected.post("/v1/authenticity", files={"image": ("x.png", columns(contrast))})
             found = answer.json()
@@ -167,7 +168,7 @@ def test_only_the_answering_model_is_counted(tmp_path: Path) -> None:
                 {"narrow": min(1, contrast / 5), "wide": contrast / 20}
             )
             assert found["thresholds"]["typicality"] == (0.9 if contrast == 10 else 0.02)
-        registry = endpoints.metrics.registry
+        registry = worker.metrics.registry
         for name, count in (("narrow", 1), ("wide", 2)):
             assert (
                 registry.get_sample_value("verisynth_inference_seconds_count", {"model": name, "kind": "judge"})
@@ -186,19 +187,19 @@ def test_a_model_that_breaks_while_all_look_spoils_no_check(tmp_path: Path, monk
         write_small_release(tmp_path / name)
 
     async def scenario() -> None:
-        connected, endpoints = client(Settings(models_folder=tmp_path))
+        connected, worker = client(Settings(models_folder=tmp_path))
         files = {"image": ("x.png", columns(10))}
 
         def breaking(_: np.ndarray) -> Look:
             raise ModelError("a graph failed")
 
-        monkeypatch.setattr(endpoints.catalogue.models["second"], "look", breaking)
+        monkeypatch.setattr(worker.catalogue.models["second"], "look", breaking)
         answer = await connected.post("/v1/authenticity", files=files)
         assert (answer.status_code, answer.json()["model"]) == (200, "first")
         assert set(answer.json()["evidence"]["typicalities"]) == {"first"}
         answer = await connected.post("/v1/authenticity", files=files, data={"model": "second"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_failure")
-        monkeypatch.setattr(endpoints.catalogue.models["first"], "look", breaking)
+        monkeypatch.setattr(worker.catalogue.models["first"], "look", breaking)
         answer = await connected.post("/v1/authenticity", files=files)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_failure")
         assert "first, second" in answer.json()["error"]["message"]
@@ -217,7 +218,7 @@ def stripped(answer: httpx.Response, index: int) -> bytes:
 
 def test_a_generated_image_is_known_without_its_mark(models: Path, tmp_path: Path) -> None:
     async def scenario() -> None:
-        connected, endpoints = client(
+        connected, worker = client(
             Settings(models_folder=models, fingerprints_url=f"sqlite:///{tmp_path}/f.db", fingerprints_required=True)
         )
         made = await connected.post("/v1/generate", json={"count": 70, "seed": 5, "truncation": 0.9})
@@ -232,7 +233,7 @@ def test_a_generated_image_is_known_without_its_mark(models: Path, tmp_path: Pat
         flat = np.full((32, 32, 3), 128, np.uint8)
         answer = await connected.post("/v1/authenticity", files={"image": ("x.png", encode_png(flat))})
         assert answer.json()["evidence"]["provenance"]["match"] is None
-        count = endpoints.metrics.registry.get_sample_value
+        count = worker.metrics.registry.get_sample_value
         assert count("verisynth_provenance_checks_total", {"status": "absent"}) == 3
         assert count("verisynth_provenance_checks_total", {"status": "valid"}) == 0
         assert count("verisynth_authenticity_checks_total", {"model": "waves", "verdict": "synthetic"}) == 1
@@ -248,21 +249,21 @@ def test_a_store_that_fails_is_counted_and_stops_only_what_requires_it(
 
     async def scenario() -> None:
         settings = Settings(models_folder=models, fingerprints_url=url, fingerprints_required=required)
-        connected, endpoints = client(settings)
+        connected, worker = client(settings)
         made = await connected.post("/v1/generate", json={"count": 1})
         if required:
             assert (made.status_code, made.json()["error"]["code"]) == (503, "fingerprints_unavailable")
             assert int(made.headers["retry-after"]) > 0
         else:
             assert made.status_code == 200
-        assert endpoints.store is not None
-        endpoints.store.close()
+        assert worker.store is not None
+        worker.store.close()
         checked = await connected.post("/v1/authenticity", files={"image": ("x.png", columns(10))})
         assert (checked.status_code, checked.json()["evidence"]["provenance"]["match"]) == (200, None)
         # The log is read once when the worker starts, and the check wants to look into it.
         for operation, failures in (("write", 1), ("look_up", 2)):
             name = "verisynth_fingerprint_failures_total"
-            assert endpoints.metrics.registry.get_sample_value(name, {"operation": operation}) == failures
+            assert worker.metrics.registry.get_sample_value(name, {"operation": operation}) == failures
 
     anyio.run(scenario)
 
@@ -270,7 +271,7 @@ def test_a_store_that_fails_is_counted_and_stops_only_what_requires_it(
 def test_a_store_that_cannot_be_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VerisynthError, match="VERISYNTH_FINGERPRINTS_URL names no database"):
         client(Settings(fingerprints_required=True))
-    monkeypatch.setitem(sys.modules, "serving.fingerprint_store", None)
+    monkeypatch.setitem(sys.modules, "serving.provenance.fingerprint_store", None)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(VerisynthError, match="install the extra `fingerprints`"):
         client(Settings(fingerprints_url="sqlite:////tmp/f.db"))

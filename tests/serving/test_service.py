@@ -19,7 +19,7 @@ from contracts import latents
 from contracts.card import card
 from contracts.imaging import decode, encode_png
 from contracts.manifest import read_release
-from serving.provenance import Keyring, Origin
+from serving.provenance.claims import Keyring, Origin
 from serving.refusals import STATUSES
 from serving.runtime import Model
 from tests.releases import real_images, write_small_release

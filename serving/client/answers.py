@@ -1,0 +1,214 @@
+"""What a service answers, as values: a model, samples, a verdict. Bytes that are none of them are a `ServiceError`."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+
+from contracts.errors import VerisynthError
+from contracts.manifest import VERDICTS
+from serving.client.connection import ServiceError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is served."""
+
+    name: str
+    version: str
+    provider: str
+    """The ONNX Runtime execution provider that runs it."""
+    manifest: dict[str, Any]
+    """`docs/manifest.md` describes it."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of its labels, by number; empty where it draws none."""
+        return list(self.manifest["generator"]["labels"])
+
+    @property
+    def has_masks(self) -> bool:
+        return "mask" in self.manifest["generator"]["outputs"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Consecutive images of one sequence, from index `start` on."""
+
+    images: np.ndarray
+    """uint8 [N, H, W, C]."""
+    labels: np.ndarray | None
+    """int64 [N]: positions in `Model.labels`; None where the model draws none."""
+    masks: np.ndarray | None
+    """uint8 [N, H, W] of 0 and 255; None where the model draws none."""
+    seed: int
+    model: str
+    version: str
+    start: int = 0
+
+    @staticmethod
+    def joined(parts: Sequence["Samples"]) -> "Samples":
+        """Consecutive parts as one.
+
+        Raises:
+            VerisynthError: where another model answered in the middle.
+        """
+        first = parts[0]
+        for part in parts:
+            check_same_model((first.model, first.version), (part.model, part.version))
+        labels = [part.labels for part in parts if part.labels is not None]
+        masks = [part.masks for part in parts if part.masks is not None]
+        return Samples(
+            images=np.concatenate([part.images for part in parts]),
+            labels=np.concatenate(labels) if labels else None,
+            masks=np.concatenate(masks) if masks else None,
+            seed=first.seed,
+            model=first.model,
+            version=first.version,
+            start=first.start,
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a service says of one image. Only `real` was found to be real; the other three were not."""
+
+    verdict: str
+    """`real`, `synthetic`, `uncertain` or `out_of_scope`."""
+    synthetic_probability: float
+    typicality: float
+    """How much the image is like those that the model knows; where it is not, the probability means nothing."""
+    model: str
+    """The model that answered."""
+    model_version: str
+    sha256: str
+    """Of the bytes that were sent."""
+    document: dict[str, Any]
+    """The whole answer, evidence and thresholds included; `/docs` describes it."""
+
+
+def check_same_model(before: tuple[str, str], now: tuple[str, str]) -> None:
+    """Refuse images of another model (name, version) than the ones before: they would be no one sequence.
+
+    Raises:
+        VerisynthError: naming both.
+    """
+    if before != now:
+        raise VerisynthError(
+            f"the images so far are of {' '.join(before)}, and the service now draws with {' '.join(now)}; "
+            "begin anew for images of one model"
+        )
+
+
+def read_samples(answer: httpx.Response, start: int, count: int) -> Samples:
+    """An `npz` answer to a request for `count` images from `start` on.
+
+    Raises:
+        ServiceError: `unexpected_answer` for anything else.
+    """
+    with _reading("samples", answer):
+        with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
+            images, labels, masks = (arrays.get(name) for name in ("images", "labels", "masks"))
+        _check(images is not None and images.dtype == np.uint8 and images.ndim == 4, "images", images)
+        _check(labels is None or (labels.dtype == np.int64 and labels.ndim == 1), "labels", labels)
+        _check(masks is None or (masks.dtype == np.uint8 and masks.ndim == 3), "masks", masks)
+        for name, array in (("images", images), ("labels", labels), ("masks", masks)):
+            _check(array is None or len(array) == count, name, array)
+        assert images is not None
+        return Samples(
+            images=images,
+            labels=labels,
+            masks=masks,
+            seed=int(answer.headers["X-Verisynth-Seed"]),
+            model=answer.headers["X-Verisynth-Model"],
+            version=answer.headers["X-Verisynth-Version"],
+            start=start,
+        )
+
+
+def read_verdict(answer: httpx.Response) -> Verdict:
+    """The answer to a check.
+
+    Raises:
+        ServiceError: `unexpected_answer` for anything else.
+    """
+    with _reading("verdict", answer):
+        document = answer.json()
+        verdict = Verdict(
+            verdict=_text(document["verdict"]),
+            synthetic_probability=float(document["synthetic_probability"]),
+            typicality=float(document["evidence"]["typicality"]),
+            model=_text(document["model"]),
+            model_version=_text(document["model_version"]),
+            sha256=_text(document["image"]["sha256"]),
+            document=document,
+        )
+        if verdict.verdict not in VERDICTS:
+            raise ValueError(f"the verdict is {verdict.verdict!r}; known are {', '.join(VERDICTS)}")
+        return verdict
+
+
+def read_models(answer: httpx.Response) -> list[Model]:
+    """The models that are served.
+
+    Raises:
+        ServiceError: `unexpected_answer` for anything else.
+    """
+    with _reading("list of models", answer):
+        return [_model(document) for document in answer.json()["models"]]
+
+
+def read_refused(answer: httpx.Response) -> dict[str, str]:
+    """By name the releases that are not served, and why.
+
+    Raises:
+        ServiceError: `unexpected_answer` for anything else.
+    """
+    with _reading("list of models", answer):
+        return {_text(name): _text(reason) for name, reason in answer.json()["refused"].items()}
+
+
+def read_model(answer: httpx.Response) -> Model:
+    """One model.
+
+    Raises:
+        ServiceError: `unexpected_answer` for anything else.
+    """
+    with _reading("model", answer):
+        return _model(answer.json())
+
+
+def _model(document: dict[str, Any]) -> Model:
+    name, version, provider = (_text(document[field]) for field in ("name", "version", "provider"))
+    model = Model(name, version, provider, document["manifest"])
+    # Asked of every model, and better here, where a strange answer still has its request id.
+    for label in model.labels:
+        _text(label)
+    _ = model.has_masks
+    return model
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} stands where a text belongs")
+    return value
+
+
+def _check(fine: bool, name: str, array: np.ndarray | None) -> None:
+    if not fine:
+        raise ValueError(f"{name}: {'missing' if array is None else f'{array.dtype} {array.shape}'}")
+
+
+@contextmanager
+def _reading(what: str, answer: httpx.Response) -> Iterator[None]:
+    """Whatever goes wrong while an answer is read means that it is not what was asked for."""
+    try:
+        yield
+    except Exception as error:  # numpy, zipfile and json raise many kinds on malformed bytes
+        message = f"{answer.request.url} answered no {what} ({error!r:.200}); is it the address of the service?"
+        request_id = answer.headers.get("X-Request-ID", "")
+        raise ServiceError("unexpected_answer", message, request_id, answer.status_code) from error

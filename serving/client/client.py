@@ -1,0 +1,242 @@
+"""A service of Verisynth from Python.
+
+    with Client("http://localhost:3000") as client:
+        samples = client.generate(16, model="ihc", seed=7)  # samples.images: uint8 [16, 64, 64, 3]
+        verdict = client.check(Path("image.png"))  # verdict.verdict: real, synthetic, uncertain or out_of_scope
+
+It needs the extra `client` and nothing of the service's own.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from contracts.errors import VerisynthError
+from contracts.imaging import encode_png
+from serving.client.answers import (
+    Model,
+    Samples,
+    Verdict,
+    read_model,
+    read_models,
+    read_refused,
+    read_samples,
+    read_verdict,
+)
+from serving.client.connection import Connection, ServiceError
+from serving.client.download import IMAGES_PER_PART, Order, Saved, save
+from serving.client.sequence import SampleSequence, parts
+
+# What the service says of one image, or breaks on: the next image may be fine.
+IMAGE_STATUSES = (400, 413, 415, 422, 500, 504)
+IMAGE_CODES = ("model_failure",)
+
+LARGEST_FILE_BYTES = 256 * 1024**2
+"""Held in memory while they are sent, `concurrency` at once; services take 32 MiB unless told otherwise."""
+
+Image = bytes | str | os.PathLike[str] | np.ndarray
+Source = TypeVar("Source", bound=Image)
+
+
+@dataclass(frozen=True)
+class Checked(Generic[Source]):
+    """One of many checks: a verdict, or the error for which this image has none."""
+
+    source: Source
+    verdict: Verdict | None
+    error: VerisynthError | OSError | None
+
+
+class Client:
+    """One service. May be used by several threads; each process needs its own."""
+
+    def __init__(self, url: str, key: str | None = None, timeout_seconds: float = 60, retries: int = 4) -> None:
+        """Nothing is sent yet.
+
+        `timeout_seconds` bounds every silence of the service. After a lost connection, and where the service is busy
+        or not ready, a request is sent up to `retries` times more, after growing pauses that it may lengthen.
+
+        Raises:
+            VerisynthError: for an address or a key that cannot be one.
+        """
+        self._connection = Connection(url, key, timeout_seconds, retries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._connection.close()
+
+    def models(self) -> list[Model]:
+        """The models that are served.
+
+        Raises:
+            ServiceError: as every request, where the service refuses or does not answer.
+        """
+        return read_models(self._connection.ask("GET", "/v1/models"))
+
+    def refused(self) -> dict[str, str]:
+        """By name the releases that are not served, and why.
+
+        Raises:
+            ServiceError: as every request.
+        """
+        return read_refused(self._connection.ask("GET", "/v1/models"))
+
+    def model(self, name: str) -> Model:
+        """One model.
+
+        Raises:
+            ServiceError: `unknown_model` among others.
+        """
+        return read_model(self._connection.ask("GET", f"/v1/models/{quote(name, safe='')}"))
+
+    def card(self, name: str) -> str:
+        """What a model is, is for and is worth, as Markdown.
+
+        Raises:
+            ServiceError: `unknown_model` among others.
+        """
+        return self._connection.ask("GET", f"/v1/models/{quote(name, safe='')}/card").text
+
+    def generate(
+        self,
+        count: int,
+        model: str | None = None,
+        seed: int | None = None,
+        label: str | None = None,
+        balance: str | None = None,
+        truncation: float = 1.0,
+        start: int = 0,
+    ) -> Samples:
+        """The images `start` to `start + count - 1` of a seed, in as many requests as it takes.
+
+        `model` may be left out where one is served. Without a seed a random one is chosen and told. `label` asks for
+        one label, `balance` for all: `equal`, in turn, or `training`, as often as the training images had them.
+        `truncation` in [0, 1] trades variety for likeness to the mean image.
+
+        Raises:
+            VerisynthError: for numbers that cannot be, or where the model changed in between.
+            ServiceError: where the service refuses or does not answer.
+        """
+        wanted = SampleSequence.of(seed, model, label, balance, truncation)
+        found = []
+        for first, length in parts(start, count, IMAGES_PER_PART):
+            answer = self._connection.ask("POST", "/v1/generate", {"json": wanted.request(first, length, "npz")})
+            found.append(read_samples(answer, first, length))
+        return Samples.joined(found)
+
+    def save(
+        self,
+        destination: str | os.PathLike[str],
+        count: int,
+        file_format: str | None = None,
+        model: str | None = None,
+        seed: int | None = None,
+        label: str | None = None,
+        balance: str | None = None,
+        truncation: float = 1.0,
+        start: int = 0,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Saved:
+        """Save images to a file (`.npz`, `.zip`, `.dicom.zip`, `.png`) or into a folder; `generate` has the rest.
+
+        A file takes one answer of at most 1024 images, as the service wrote it. A folder takes any number, as `npz`
+        parts or, with `zip` and `dicom`, as PNG or DICOM files; the same call again goes on where an earlier one ended.
+        `progress` is told how many more images are there.
+
+        Raises:
+            VerisynthError: for a destination that cannot take them, or was begun with another request.
+            ServiceError: where the service refuses or does not answer; what is saved stays.
+        """
+        wanted = SampleSequence.of(seed, model, label, balance, truncation)
+        order = Order(wanted, seed is not None, start, count, file_format)
+        return save(self._connection, order, Path(destination), progress)
+
+    def check(self, image: Image, model: str | None = None) -> Verdict:
+        """Is this image real? A file by its path, its bytes, or pixels uint8 [H, W], [H, W, 1] or [H, W, 3].
+
+        The bytes are sent as they are, without the file's name. Without `model` the one answers whose kind of image it
+        is.
+
+        Raises:
+            VerisynthError: for pixels that are none.
+            OSError: for a file that cannot be read.
+            ServiceError: where the service refuses the image or does not answer.
+        """
+        content: dict[str, Any] = {"files": {"image": ("image", _bytes(image), "application/octet-stream")}}
+        if model is not None:
+            content["data"] = {"model": model}
+        return read_verdict(self._connection.ask("POST", "/v1/authenticity", content))
+
+    def check_many(
+        self, images: Iterable[Source], model: str | None = None, concurrency: int = 4
+    ) -> Iterator[Checked[Source]]:
+        """Check images side by side, `concurrency` at once; the answers come in the order of the images.
+
+        An image that cannot be read or is refused has its error; the others go on. At most a few images are held at
+        once, however many there are.
+
+        Raises:
+            VerisynthError: for a concurrency below 1.
+            ServiceError: for what would stop every image: no service, no such model, no permission.
+        """
+        if concurrency < 1:
+            raise VerisynthError(f"the concurrency is {concurrency}; it must be at least 1")
+        waiting = iter(images)
+        pending: deque[Future[Checked[Source]]] = deque()
+        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="check")
+        try:
+            while True:
+                for image in islice(waiting, 2 * concurrency - len(pending)):
+                    pending.append(pool.submit(self._checked, image, model))
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _checked(self, image: Source, model: str | None) -> Checked[Source]:
+        try:
+            return Checked(image, self.check(image, model), None)
+        except ServiceError as error:
+            if error.status is None:
+                # Some servers hang up on what they do not like: it is the image's fault if the service still answers.
+                self._connection.ask("GET", "/v1/models")
+            elif error.status not in IMAGE_STATUSES and error.code not in IMAGE_CODES:
+                raise
+            return Checked(image, None, error)
+        except (VerisynthError, OSError) as error:
+            return Checked(image, None, error)
+
+
+def _bytes(image: Image) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, np.ndarray):
+        pixels = image[..., None] if image.ndim == 2 else image
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
+            raise VerisynthError(
+                f"the pixels are {image.dtype} {image.shape}; they must be uint8 [H, W], [H, W, 1] or [H, W, 3]"
+            )
+        return encode_png(pixels)
+    path = Path(image)
+    size = path.stat().st_size
+    if size > LARGEST_FILE_BYTES:
+        raise VerisynthError(f"the file has {size} bytes, more than any service takes; send a smaller image")
+    return path.read_bytes()

@@ -1,0 +1,1 @@
+"""The command `verisynth`; its root is `main`."""
