@@ -78,7 +78,7 @@ def test_an_audit_log_is_verified(tmp_path: Path) -> None:
     assert whole.stdout == f"3 lines, all whole and in their order; the last has the hash {last_hash(second)}\n"
     last = verisynth("audit", "last", second).stdout.strip()
     assert verisynth("audit", "verify", second, "--previous", last_hash(first), "--last", last).exit_code == 0
-    second.write_bytes(second.read_bytes().replace(b'"count":3', b'"count":4', 1))
+    second.write_bytes(second.read_bytes().replace(b"ihc", b"ihd", 1))
     broken = verisynth("audit", "verify", first, second)
     assert broken.exit_code == 1
     assert "audit.jsonl, line 2" in broken.stderr
