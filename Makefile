@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo setup repro serve test lint bench fetch rollback collection clean
+.PHONY: demo setup repro serve test lint soak bench fetch rollback collection clean
 
 demo: repro serve ## environment, pipeline, service: from a fresh clone to a page in the browser
 
@@ -37,6 +37,9 @@ lint: setup ## style and types
 	ruff format --check .
 	mypy
 	python -m training.params
+
+soak: setup ## faults and load against running services, as a table: some ten minutes
+	python -m tests.soak
 
 bench: setup ## speed as ratios, written to reports/bench.json
 	python -m tests.bench
