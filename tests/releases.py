@@ -31,12 +31,14 @@ def write_small_release(
     failed_checks: tuple[str, ...] = (),
     typical_contrast: float = 20,
     typicality_threshold: float = 0.02,
+    content_hash: str = "0" * 64,
 ) -> Release:
     """A whole, valid release in `folder`, its name the folder's.
 
     `broken_probability` makes a detector that answers NaN for images brighter than 200 on average; `failed_checks`
     are those of `PRIVACY_CHECKS` that the manifest says have failed. Earlier labels have greater shares. Typicality is
-    the mean deviation in grey levels over `typical_contrast`, at most 1.
+    the mean deviation in grey levels over `typical_contrast`, at most 1. `content_hash` is that of the images it would
+    have been trained on.
     """
     with tempfile.TemporaryDirectory() as scratch:
         sources = {name: Path(scratch) / name for name in (GENERATOR, DETECTOR, REFERENCE)}
@@ -48,6 +50,7 @@ def write_small_release(
             onnx.save(painter(size, channels), sources[PAINTER])
         document = manifest(folder.name, size, channels, labels, masks, tile_side, failed_checks)
         document["detector"]["thresholds"]["typicality"] = typicality_threshold
+        document["data"]["content_hash"] = content_hash
         return write_release(folder, sources, document)
 
 

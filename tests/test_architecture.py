@@ -82,6 +82,10 @@ UNWATCHED = {
 `training.data` is watched by `prepare`, whose output all others watch; `training.params` by its sections."""
 
 
+PAIRS_ALONE = {"training.gans.dual", "training.gans.geometry"}
+"""`recipes.py` names the recipe with masks, too; who trains or samples another runs nothing of it."""
+
+
 def reached(path: Path, names: dict[str, Path], seen: set[str]) -> set[str]:
     """All modules of ours that a file needs, through those it needs."""
     for name in imports(path) & names.keys() - seen:
@@ -109,8 +113,41 @@ def test_every_stage_watches_the_code_its_values_come_from() -> None:
             for name in sorted(needed - UNWATCHED)
             if not any(names[name].relative_to(ROOT).as_posix().startswith(dep) for dep in watched)
             and (stage == "prepare" or not name.startswith("training.data."))
+            and not (stage in ("train_gan", "sample") and name in PAIRS_ALONE)
         ]
         assert missing == [], stage
+
+
+def test_what_only_pairs_need_reruns_no_other_training_and_no_evaluation() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+    def watching(file: str) -> set[str]:
+        return {
+            stage for stage, entry in stages.items() if any(Path(file).is_relative_to(dep) for dep in entry["deps"])
+        }
+
+    for name in ("dual", "geometry"):
+        assert not watching(f"training/gans/{name}.py") & {
+            "train_gan",
+            "sample",
+            "train_detector",
+            "register",
+            "across",
+        }
+    for path in (ROOT / "training" / "pairs").glob("[a-z]*.py"):
+        assert watching(path.relative_to(ROOT).as_posix()) == {"pairs"}
+
+
+def test_stages_that_ask_for_the_recipes_of_a_dataset_watch_all_that_names_them() -> None:
+    """`Params.recipes_of` reads `run.recipes` and `run.pairs`."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    asking = set()
+    for stage, entry in stages.items():
+        text = (ROOT / "training" / "stages" / f"{module_of(entry)}.py").read_text(encoding="utf-8")
+        if "recipes_of(" in text:
+            asking.add(stage)
+            assert {"run.recipes", "run.pairs"} <= set(entry["params"]), stage
+    assert asking >= {"train_detector", "evaluate", "study", "across", "register"}
 
 
 def test_every_stage_is_a_module_and_watches_it() -> None:

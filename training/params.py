@@ -318,8 +318,7 @@ class Params:
             one_of("run.datasets", name, tuple(self.datasets))
         for name in self.run.studies:
             one_of("run.studies", name, tuple(self.run.datasets))
-        for name in self.run.pairs:
-            one_of("run.pairs", name, tuple(self.run.datasets))
+        self._check_pairs()
         if PAIRED in self.run.recipes:
             raise ParamsError(f"run.recipes names {PAIRED}; name its datasets, which need masks, under run.pairs")
         for name in self.run.recipes:
@@ -328,6 +327,20 @@ class Params:
             raise ParamsError(f"run.recipes {self.run.recipes} must name at least one recipe, each once")
         if not self.run.datasets or len(set(self.run.datasets)) < len(self.run.datasets):
             raise ParamsError(f"run.datasets {self.run.datasets} must name at least one dataset, each once")
+
+    def _check_pairs(self) -> None:
+        if len(set(self.run.pairs)) < len(self.run.pairs):
+            raise ParamsError(f"run.pairs {self.run.pairs} must name each dataset once")
+        if self.run.pairs:
+            one_of("run.pairs needs a recipe", PAIRED, tuple(self.recipes))
+        for name in self.run.pairs:
+            one_of("run.pairs", name, tuple(self.run.datasets))
+            if not self.datasets[name].prepare.has_masks:
+                raise ParamsError(
+                    f"run.pairs: {name} has no masks; give it a masked-folder source or `prepare.masks`, or take it out"
+                )
+            if self.datasets[name].train_gan.conditional:
+                raise ParamsError(f"run.pairs: {name} is `conditional`, and {PAIRED} draws no labels; set it to false")
 
     def dataset(self, name: str) -> Dataset:
         """The entry of a dataset.

@@ -41,6 +41,15 @@ def test_a_dataset_lays_its_own_settings_over_the_recipe(document: dict[str, Any
     assert params.load(path).gan("retina", "dcgan").width == changed["recipes"]["dcgan"]["width"]
 
 
+def test_datasets_with_masks_may_have_pairs_given_or_drawn(document: dict[str, Any], tmp_path: Path) -> None:
+    changed = copy.deepcopy(document)
+    changed["run"] |= {"datasets": ["ihc", "retina", "chase"], "pairs": ["retina", "chase"]}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    found = params.load(path)
+    assert [found.recipes_of(name) for name in ("ihc", "chase")] == [["dcgan_ada"], ["dcgan_ada", "dual"]]
+
+
 def prepare(name: str, **changes: object) -> Change:
     return lambda document: document["datasets"][name]["prepare"].update(changes)
 
@@ -113,6 +122,17 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "an AUC above one": (lambda d: d["gate"].update(maximum_membership_auc=1.5), r"must lie in \[0, 1\]"),
     "every error allowed": (lambda d: d["train_detector"].update(error_share=1.0), "error_share 1.0 must be"),
     "unknown recipe": (lambda d: d["run"].update(recipes=["vae"]), "'vae' is unknown; valid: dcgan"),
+    "pairs of a dataset that is not built": (
+        lambda d: d["run"].update(pairs=["chase"]),
+        "run.pairs: 'chase' is unknown",
+    ),
+    "pairs twice": (lambda d: d["run"].update(pairs=["retina", "retina"]), "run.pairs .* must name each dataset once"),
+    "pairs without masks": (lambda d: d["run"].update(pairs=["ihc"]), "run.pairs: ihc has no masks; give it"),
+    "pairs by label": (
+        lambda d: (d["run"].update(pairs=["retina"]), d["datasets"]["retina"]["train_gan"].update(conditional=True)),
+        "run.pairs: retina is `conditional`, and dual draws no labels",
+    ),
+    "pairs as a recipe": (lambda d: d["run"].update(recipes=["dual"]), "name its datasets.* under run.pairs"),
     "no recipe": (lambda d: d["run"].update(recipes=[]), "at least one recipe"),
     "unknown flip": (
         lambda d: d["datasets"]["ihc"]["train_gan"].update(flips=["diagonal"]),

@@ -31,7 +31,7 @@ def collect(dataset: str, count: int, seed: int, only: int | None = None) -> Pat
     """Write a collection of `count` images of a dataset's release, or the shard `only` of it; its folder.
 
     Raises:
-        CollectionError: a count or shard that makes no sense.
+        CollectionError: a count or shard that makes no sense, or prepared images that the release was not trained on.
         ReleaseError: a release that is missing or altered.
     """
     if count < 1:
@@ -44,10 +44,9 @@ def collect(dataset: str, count: int, seed: int, only: int | None = None) -> Pat
     release = read_release(folders.release(dataset))
     version = version_of(release, count, seed)
     out = folders.collection(dataset, version)
-    out.mkdir(parents=True, exist_ok=True)
     wanted = list(shards.missing(out, count)) if only is None else [only]
     if wanted:
-        guard = _guard(dataset)
+        guard = _guard(dataset, release)
         with progress.bar(total, f"collecting {dataset}", "shards", initial=total - len(wanted)) as bar:
             for number in wanted:
                 shards.write(out, release, seed, number, count, guard)
@@ -74,11 +73,17 @@ def _describe(out: Path, name: str, version: str, release: Release, seed: int, c
     (out / description.CHECKSUMS).write_text(description.checksums(out), encoding="utf-8")
 
 
-def _guard(dataset: str) -> Guard:
+def _guard(dataset: str, release: Release) -> Guard:
+    """Of the training images of the release, and of no others: beside these its copies would look new."""
+    folder = folders.prepared(dataset)
+    found, wanted = prepared.read_dataset(folder).content_hash, release.manifest["data"]["content_hash"]
+    if found != wanted:
+        raise CollectionError(
+            f"{folder} holds other images (content_hash {found}) than version {release.version} of {dataset} was "
+            f"trained on ({wanted}), so copies would not be seen: prepare those again, or release a model of these"
+        )
     flips = params.load().dataset(dataset).train_gan.flips
-    train, held_out = (
-        np.asarray(prepared.load(folders.prepared(dataset), split).images) for split in ("train", "test")
-    )
+    train, held_out = (np.asarray(prepared.load(folder, split).images) for split in ("train", "test"))
     return Guard.of(train, held_out, flips)
 
 

@@ -40,6 +40,10 @@ CONTEXT = {
 """The standard context of Croissant, in which the terms below are said."""
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for what a generative model made."""
+PERSONAL_INFORMATION = (
+    "Every image is generated. Images too like one that the model was trained on were left out and are counted in "
+    "provenance.json; masks were not compared. That is no proof of anonymity."
+)
 
 
 def provenance(release: Release, seed: int, images: int, found: list[Shard]) -> dict[str, Any]:
@@ -106,11 +110,10 @@ def croissant(folder: Path, name: str, version: str, release: Release, made: dic
         ),
         "license": made["licence"],
         "creator": {"@type": "Organization", "name": "Verisynth"},
-        "datePublished": "1980-01-01",
         "isLiveDataset": False,
         "citeAs": f"Verisynth collection {name} {version}, model {made['model_version']}, seed {made['seed']}",
         "rai:dataCollection": "Generated; see provenance.json",
-        "rai:personalSensitiveInformation": "None: images near to a training image were left out, see provenance.json",
+        "rai:personalSensitiveInformation": PERSONAL_INFORMATION,
         "distribution": [
             *archives,
             _file(folder, folder / RECORDS, "text/csv"),

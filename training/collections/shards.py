@@ -68,10 +68,8 @@ class Guard:
     def reasons(self, images: np.ndarray) -> list[str]:
         """Why each image, uint8 [N, H, W, C], is left out; empty where it is not."""
         found = privacy.nearest(images, self.train, self.flips)
-        few = found.ratios < privacy.NEAR_DUPLICATE_RATIO
-        exact = few & (found.distances < privacy.EXACT_DISTANCE)
-        near = few & (found.shape_distances < self.distance)
-        return [EXACT if one else NEAR if other else "" for one, other in zip(exact, near, strict=True)]
+        near = found.near_duplicates(self.distance)
+        return [EXACT if one else NEAR if other else "" for one, other in zip(found.exact_copies, near, strict=True)]
 
 
 def count_of(images: int) -> int:

@@ -41,7 +41,8 @@ def vessels(photograph: np.ndarray, how: VesselMasks) -> np.ndarray:
     connected = filters.apply_hysteresis_threshold(ridges, how.low, how.high)
     field_of_view = photograph.max(axis=2) > FIELD_OF_VIEW_LEVEL
     # The step from the photograph to its black surround is a ridge to the filter.
-    inside = isotropic_erosion(field_of_view, RIM_PIXELS)
+    # Where there is no surround there is no distance to it either.
+    inside = field_of_view if field_of_view.all() else isotropic_erosion(field_of_view, RIM_PIXELS)
     return np.asarray(remove_small_objects(connected & inside, max_size=how.smallest_pixels))
 
 

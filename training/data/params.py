@@ -83,6 +83,8 @@ class MaskedFolderSource:
     patient_pattern: str | None = None
     """Regular expression searched in the file name; its first group is the patient.
     None: every file is a patient."""
+    shows: str = "objects"
+    """What the masks show, `vessels` or `nuclei` for example; reports say so."""
 
     def __post_init__(self) -> None:
         pattern("patient_pattern", self.patient_pattern)
@@ -226,6 +228,11 @@ class Prepare:
     split: Split = field(default_factory=Split)
     minimum_images: int = 50
     """The stage fails where fewer images (or details) than this can be used."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether images come with masks, or masks are drawn for them."""
+        return self.masks is not None or isinstance(self.source, MaskedFolderSource)
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:

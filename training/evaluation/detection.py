@@ -109,11 +109,16 @@ def with_intervals(
 
 
 def operating_points(synthetic: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:
-    """Thresholds with their false and true positive rates, at 0.1, 1 and 5 % false positives."""
+    """Thresholds with their false and true positive rates, at 0.1, 1 and 5 % false positives.
+
+    Where real images have probability 1 no threshold keeps below their share: rates below it have no point.
+    """
     false_positive, true_positive, levels = roc_curve(synthetic, probabilities)
     points = []
     for rate in FALSE_POSITIVE_RATES:
         row = int(np.flatnonzero(false_positive <= rate)[-1])
+        if row == 0 and (probabilities[~synthetic] >= 1).any():
+            continue
         points.append(
             {
                 "threshold": float(min(1.0, levels[row])),

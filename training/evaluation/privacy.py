@@ -52,12 +52,12 @@ class Neighbours:
     """float32 [N] in (0, 1]: that distance over the mean of the 50 smallest."""
 
     @property
-    def exact_copies(self) -> int:
-        """Images within rounding of one training image but not of its like, as blank images are."""
-        return int(((self.distances < EXACT_DISTANCE) & (self.ratios < NEAR_DUPLICATE_RATIO)).sum())
+    def exact_copies(self) -> np.ndarray:
+        """Which images, bool [N], are within rounding of one training image but not of its like, as blank ones are."""
+        return np.asarray((self.distances < EXACT_DISTANCE) & (self.ratios < NEAR_DUPLICATE_RATIO))
 
-    def near_duplicates(self, distance: float) -> int:
-        """Images nearer to one training image than `distance`, and far nearer to it than to its like.
+    def near_duplicates(self, distance: float) -> np.ndarray:
+        """Which images, bool [N], are nearer to one training image than `distance`, and far nearer than to its like.
 
         The ratio is that of Carlini et al.: an image that is merely smooth or usual is about as near to 50 training
         images as to one. The distance, see `near_duplicate_distance`, keeps out what is rare but no copy, such as the
@@ -69,7 +69,7 @@ class Neighbours:
         dark fields with one nucleus or none it takes 11 of 1,206 and misses up to 7 % of the copies, blank ones most.
         Half the 1st percentile of held-out distances alone found none of the brighter copies in two of the sets.
         """
-        return int(((self.shape_distances < distance) & (self.ratios < NEAR_DUPLICATE_RATIO)).sum())
+        return np.asarray((self.shape_distances < distance) & (self.ratios < NEAR_DUPLICATE_RATIO))
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,23 @@ def near_duplicate_distance(held_out: Neighbours) -> float:
     No low percentile: where a few held-out images are blank, that is a distance which no copy stays below.
     """
     return float(np.median(held_out.shape_distances)) * 2 / 3
+
+
+def copies(found: Neighbours, held_out: Neighbours) -> dict[str, Any]:
+    """How many of the images are copies, beside how many held-out real images count as such.
+
+    These are false alarms, or images that stand in two parts of the split.
+    """
+    near = near_duplicate_distance(held_out)
+    return {
+        "samples": len(found.rows),
+        "exact_copies": int(found.exact_copies.sum()),
+        "near_duplicates": int(found.near_duplicates(near).sum()),
+        "near_duplicate_distance": near,
+        "held_out_images": len(held_out.rows),
+        "held_out_exact_copies": int(held_out.exact_copies.sum()),
+        "held_out_near_duplicates": int(held_out.near_duplicates(near).sum()),
+    }
 
 
 def nearest_of_other_groups(train: np.ndarray, groups: np.ndarray, flips: list[str]) -> np.ndarray:
@@ -192,7 +209,6 @@ def report(
     """All of it as JSON has it, and the neighbours of the fakes; uint8 [N, H, W, C], groups str [N].
 
     `nearer_than_1_percent_of_held_out` is 0.01 for images as far from the training set as unseen real ones.
-    `held_out_near_duplicates` are false alarms, or images that stand in two parts of the split.
 
     Raises:
         PrivacyError: when the training images are all of one group.
@@ -200,9 +216,7 @@ def report(
     neighbours, unseen = nearest(fakes, train, flips), nearest(held_out, train, flips)
     train_distances = nearest_of_other_groups(train, train_groups, flips)
     fake_median, held_out_median = float(np.median(neighbours.distances)), float(np.median(unseen.distances))
-    near = near_duplicate_distance(unseen)
-    numbers = {
-        "samples": len(fakes),
+    numbers = copies(neighbours, unseen) | {
         "nearest_training_neighbour": {
             "fake_median_distance": fake_median,
             "held_out_median_distance": held_out_median,
@@ -211,12 +225,6 @@ def report(
                 (neighbours.distances < np.quantile(unseen.distances, 0.01)).mean()
             ),
         },
-        "exact_copies": neighbours.exact_copies,
-        "near_duplicates": neighbours.near_duplicates(near),
-        "near_duplicate_distance": near,
-        "held_out_images": len(held_out),
-        "held_out_exact_copies": unseen.exact_copies,
-        "held_out_near_duplicates": unseen.near_duplicates(near),
         "authenticity": {
             "fake": authenticity(neighbours, train_distances),
             "held_out": authenticity(unseen, train_distances),

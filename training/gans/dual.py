@@ -35,7 +35,11 @@ PATCH_LAYERS = 3
 
 
 class Dual(Gan):
-    """Both stages in one loop; real images and fakes are float [N, C + 1, H, W], the distances last."""
+    """Both stages in one loop; images are float [N, C + 1, H, W], the distances last.
+
+    Fakes are [2 N, C + 1, H, W]: pairs that both stages drew, then real masks that stage II painted. Both losses judge
+    the same ones: painting is the dearest part of a step.
+    """
 
     draws_masks = True
 
@@ -56,32 +60,37 @@ class Dual(Gan):
         self.patches = patches
         self.discriminator = nn.ModuleList([first.discriminator, patches])
 
+    def drawn(self, real: Tensor, latent: Tensor, label: Tensor | None, stream: torch.Generator) -> Tensor:
+        """Pairs that are all drawn, and as many real masks that are painted."""
+        distances = real[:, self.channels :]
+        noise = torch.randn(len(real), NOISE_SIZE, generator=stream, device=real.device)
+        painted = torch.cat([self.generator.painter(hard(distances), noise), distances], dim=1)
+        return torch.cat([super().drawn(real, latent, label, stream), painted])
+
     def discriminator_loss(
         self, real: Tensor, fake: Tensor, label: Tensor | None, stream: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Stage I's on distances, and of patches: real pairs against real masks painted and drawn masks painted."""
-        fake = fake.detach()
+        fake, painted = fake.detach().chunk(2)
         loss, numbers = self.first.discriminator_loss(real[:, self.channels :], fake[:, self.channels :], label, stream)
-        with torch.no_grad():
-            painted = self._painted(real, stream)
-        judged = [self._judge(pairs, stream)[-1] for pairs in (self._pairs(real), painted, self._pairs(fake))]
+        judged = [self._judge(self._pairs(images), stream)[-1] for images in (real, painted, fake)]
         patch_loss = F.softplus(-judged[0]).mean() + sum(F.softplus(one).mean() for one in judged[1:]) / 2
         numbers["patch_loss"] = patch_loss.detach()
         return loss + patch_loss, numbers
 
     def generator_loss(self, real: Tensor, fake: Tensor, label: Tensor | None, stream: torch.Generator) -> Tensor:
         """Stage I's; and stage II's: patches that look real, features and coarse structure of what is painted."""
+        fake, painted = fake.chunk(2)
         loss = self.first.generator_loss(real[:, self.channels :], fake[:, self.channels :], label, stream)
-        painted, pairs = self._painted(real, stream), self._pairs(real)
         state = stream.get_state()
-        *found, painted_logits = self._judge(painted, stream)
+        *found, painted_logits = self._judge(self._pairs(painted), stream)
         stream.set_state(state)
         with torch.no_grad():
-            *wanted, _ = self._judge(pairs, stream)
+            *wanted, _ = self._judge(self._pairs(real), stream)
         drawn_logits = self._judge(self._pairs(fake), stream)[-1]
         adversarial = (F.softplus(-painted_logits).mean() + F.softplus(-drawn_logits).mean()) / 2
         features = torch.stack([F.l1_loss(one, other) for one, other in zip(found, wanted, strict=True)]).mean()
-        coarse = F.l1_loss(self._coarse(painted), self._coarse(pairs))
+        coarse = F.l1_loss(self._coarse(painted), self._coarse(real))
         return loss + adversarial + FEATURE_WEIGHT * features + L1_WEIGHT * coarse
 
     def adapt(self, numbers: dict[str, Tensor], images: int) -> None:
@@ -92,19 +101,13 @@ class Dual(Gan):
         """Photographs with their hard masks; no gradient reaches what drew these."""
         return torch.cat([images[:, : self.channels], hard(images[:, self.channels :])], dim=1)
 
-    def _painted(self, real: Tensor, stream: torch.Generator) -> Tensor:
-        """The real masks with photographs of stage II."""
-        masks = hard(real[:, self.channels :])
-        noise = torch.randn(len(real), NOISE_SIZE, generator=stream, device=real.device)
-        return torch.cat([self.generator.painter(masks, noise), masks], dim=1)
-
     def _judge(self, pairs: Tensor, stream: torch.Generator) -> list[Tensor]:
         judged: list[Tensor] = self.patches(self.first.shown(pairs, stream))
         return judged
 
-    def _coarse(self, pairs: Tensor) -> Tensor:
-        images = F.avg_pool2d(pairs[:, : self.channels], COARSE_PIXELS)
-        return images - images.mean(dim=(2, 3), keepdim=True)
+    def _coarse(self, images: Tensor) -> Tensor:
+        means = F.avg_pool2d(images[:, : self.channels], COARSE_PIXELS)
+        return means - means.mean(dim=(2, 3), keepdim=True)
 
 
 class DualGenerator(nn.Module):

@@ -18,17 +18,25 @@ class Gan(nn.Module):
     """Latents float [N, latent_size] and labels to images float [N, C, H, W] in [-1, 1]."""
     discriminator: nn.Module
 
+    def drawn(self, real: Tensor, latent: Tensor, label: Tensor | None, stream: Generator) -> Tensor:  # noqa: ARG002
+        """What one iteration's losses both judge as `fake`: images of the generator, [N, C, H, W].
+
+        A recipe that also changes real images [N, C, H, W] says what it adds.
+        """
+        fake: Tensor = self.generator(*(part for part in (latent, label) if part is not None))
+        return fake
+
     def discriminator_loss(
         self, real: Tensor, fake: Tensor, label: Tensor | None, stream: Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of real images and fakes [N, C, H, W] of the same labels, and scalars worth logging.
+        """Loss of real images and fakes of the same labels, and scalars worth logging.
 
         No gradient reaches the generator.
         """
         raise NotImplementedError
 
     def generator_loss(self, real: Tensor, fake: Tensor, label: Tensor | None, stream: Generator) -> Tensor:
-        """Loss of fakes [N, C, H, W]; most recipes do not look at the real images."""
+        """Loss of fakes; most recipes do not look at the real images."""
         raise NotImplementedError
 
     def advance(self, share: float) -> bool:  # noqa: ARG002 - for recipes with a schedule

@@ -106,7 +106,8 @@ def train(
 ) -> Outcome | None:
     """Train a GAN on uint8 images [N, H, W, C] and, where it is conditional, their labels int64 [N].
 
-    `validate` maps generated images to their KID. `work` holds the checkpoint, `stats.jsonl`, `looks.jsonl` and
+    Where the recipe draws masks, images have their distances as one more channel (`geometry.py`). `validate` maps
+    generated images of the same form to their KID. `work` holds the checkpoint, `stats.jsonl`, `looks.jsonl` and
     `grids/`; a training stopped earlier goes on from there. `log(numbers, images_seen)` is called at every interval.
     With several processes all of them train; the first one looks, logs, writes and returns, the others return None.
 
@@ -129,7 +130,7 @@ def train(
     average = None
     if settings.averaging_halflife_images is not None:
         average = averaged(gan.generator, settings.averaging_halflife_images, settings.batch_size)
-    watch = Watch(work, images[..., : training.image.channels], validate)
+    watch = Watch(work, images, training.image.channels, validate)
     stateful: dict[str, Any] = {
         "gan": gan,
         "generator_optimiser": generator_optimiser,
@@ -197,7 +198,7 @@ def train(
 
             # Discriminator, then generator, on the same fakes
             with fabric.autocast():
-                fake = gan.generator(*(part for part in (batch.latent, batch.label) if part is not None))
+                fake = gan.drawn(batch.real, batch.latent, batch.label, batch.stream)
                 discriminator_loss, numbers = gan.discriminator_loss(batch.real, fake, batch.label, batch.stream)
             discriminator_optimiser.zero_grad()
             discriminator_loss.backward()  # type: ignore[no-untyped-call]

@@ -65,6 +65,16 @@ class Trained:
         drawn = self._drawn(seed, start, count, truncation)
         return drawn[..., : self.image.channels], geometry.masks(drawn[..., self.image.channels])
 
+    def like_training(self, seed: int, start: int, count: int) -> np.ndarray:
+        """The same images uint8 [count, H, W, C], and of a recipe that draws masks their distances as one more channel.
+
+        As training images have them: the distances are those of the masks, not what the generator drew of them.
+        """
+        drawn = self._drawn(seed, start, count, truncation=1.0)
+        if drawn.shape[3] > self.image.channels:
+            drawn[..., -1] = geometry.distances(geometry.masks(drawn[..., -1]))
+        return drawn
+
     @torch.inference_mode()
     def _drawn(self, seed: int, start: int, count: int, truncation: float) -> np.ndarray:
         """All channels that the generator draws, uint8."""
@@ -88,12 +98,12 @@ class Trained:
         A conditional generator keeps each walk's label.
         """
         ends = latents.latents(seed, 0, 2 * walks, self.settings.latent_size).reshape(walks, 2, -1)
-        drawn = self.labels_of(seed, 0, walks)
+        labels = self.labels_of(seed, 0, walks)
         way = np.concatenate([_great_circle(first, last, steps) for first, last in ends])
         device = next(self.generator.parameters()).device
         inputs = [torch.from_numpy(way).to(device)]
-        if drawn is not None:
-            inputs.append(torch.from_numpy(np.repeat(drawn, steps)).to(device))
+        if labels is not None:
+            inputs.append(torch.from_numpy(np.repeat(labels, steps)).to(device))
         drawn = self.generator(*inputs).float().permute(0, 2, 3, 1).cpu().numpy()
         return quantise(drawn)[..., : self.image.channels]
 

@@ -1,7 +1,7 @@
 """Looks at a generator in training: what it makes of fixed noise, how good that is, and whether it has collapsed.
 
 A look leaves a sample grid, a row of `looks.jsonl` and a snapshot of the generator. The generator of the look with the
-lowest KID is kept.
+lowest KID is kept. Of a recipe that draws masks, masks are judged as images are.
 """
 
 import json
@@ -37,9 +37,9 @@ class Look:
     images: int
     """Training images seen."""
     kid: float
-    """Mean over the weight-free spaces, against the validation split."""
+    """Mean over the weight-free spaces, against the validation split; of images and of masks, where there are any."""
     diversity: float
-    """Of the samples, in units of the real training images' diversity."""
+    """Of the samples, in units of the real training images' diversity; where there are masks, the lower of both."""
 
 
 @dataclass
@@ -56,11 +56,14 @@ def diversity(images: np.ndarray) -> float:
 
 
 class Watch:
-    """All looks of a training. `validate` maps generated uint8 images [N, H, W, C] to their KID."""
+    """All looks of a training on images uint8 [N, H, W, C], those of masked recipes with distances as one channel more.
 
-    def __init__(self, work: Path, real: np.ndarray, validate: Callable[[np.ndarray], float]) -> None:
-        self.work, self.validate = work, validate
-        self.real_diversity = diversity(np.asarray(real[:: max(1, len(real) // SAMPLES)]))
+    `channels` are those of the images alone. `validate` maps generated images of the same form to their KID.
+    """
+
+    def __init__(self, work: Path, real: np.ndarray, channels: int, validate: Callable[[np.ndarray], float]) -> None:
+        self.work, self.channels, self.validate = work, channels, validate
+        self.real_diversity = self._diversity(np.asarray(real[:: max(1, len(real) // SAMPLES)]))
         self.latest = Look(0, float("inf"), 1.0)
         self.best: Best | None = None
         self.highest_diversity = 0.0
@@ -71,12 +74,13 @@ class Watch:
 
         Returns the reason why training should end, or None.
         """
-        samples = trained.generate(SEED, 0, SAMPLES)
-        _save_grid(samples[:GRID_COUNT], self.work / GRIDS_FOLDER / f"{images_seen:08d}.png")
+        samples = trained.like_training(SEED, 0, SAMPLES)
+        _save_grid(samples[:GRID_COUNT, ..., : self.channels], self.work / GRIDS_FOLDER / f"{images_seen:08d}.png")
         snapshot = self.work / SNAPSHOTS_FOLDER / f"{images_seen:08d}.pt"
         snapshot.parent.mkdir(parents=True, exist_ok=True)
         trained.save(snapshot)
-        found = Look(images_seen, self.validate(samples), diversity(samples) / self.real_diversity)
+        shares = [found / real for found, real in zip(self._diversity(samples), self.real_diversity, strict=True)]
+        found = Look(images_seen, self.validate(samples), min(shares))
         with (self.work / LOOKS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(found)) + "\n")
         if complete and (self.best is None or found.kid < self.best.look.kid):
@@ -92,6 +96,11 @@ class Watch:
             f"collapsed: {found.diversity:.2f} of the real images' diversity after {images_seen} images, "
             f"below {COLLAPSED_DIVERSITY} for {self.low} looks"
         )
+
+    def _diversity(self, images: np.ndarray) -> list[float]:
+        """Of the images, and of the masks where there are any."""
+        parts = (images[..., : self.channels], images[..., self.channels :])
+        return [diversity(part) for part in parts if part.shape[3]]
 
     def state_dict(self) -> dict[str, Any]:
         best = None if self.best is None else {"look": asdict(self.best.look), "weights": self.best.weights}

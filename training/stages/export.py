@@ -1,7 +1,7 @@
 """Stage export@D: a release that may become champion, `data/candidates/D/`.  python -m training.stages.export D
 
-The generator with the lowest KID and the chosen detector become ONNX graphs, are held against their originals,
-and are written whole with manifest and drift reference.
+The generator with the lowest KID, or the one that draws masks where `run.pairs` names the dataset, and the chosen
+detector become ONNX graphs, are held against their originals, and are written whole with manifest and drift reference.
 """
 
 import argparse

@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def train_gan(dataset: str, recipe: str) -> None:
         tracking.lineage(info),
     )
     work, out = folders.checkpoints(dataset, recipe), folders.gan(dataset, recipe)
-    images = np.asarray(real["train"].images)
-    if recipes.RECIPES[recipe].draws_masks:
-        images = _with_masks(dataset, real["train"])
+    images, held_out = (
+        _with_masks(dataset, split) if recipes.RECIPES[recipe].draws_masks else np.asarray(split.images)
+        for split in real.values()
+    )
     fabric = device.launch()
     if fabric.is_global_zero:
         checkpoints.claim(work, training.identity)
@@ -52,7 +54,7 @@ def train_gan(dataset: str, recipe: str) -> None:
             training,
             images,
             real["train"].labels if labels.names else None,
-            fidelity.validator(real["train"].images, real["validation"].images),
+            _validator(images, held_out, entry.prepare.image.channels),
             work,
             run.metrics,
             fabric,
@@ -78,6 +80,15 @@ def _with_masks(dataset: str, split: PreparedSplit) -> np.ndarray:
     if split.masks is None:
         raise ParamsError(f"recipe dual needs masks, and dataset {dataset} has none; give it a source with masks")
     return np.concatenate([split.images, geometry.distances(split.masks)[..., None]], axis=3)
+
+
+def _validator(train: np.ndarray, held_out: np.ndarray, channels: int) -> Callable[[np.ndarray], float]:
+    """From generated images to their KID; the mean of images' and masks' where these are one more channel."""
+    images = fidelity.validator(train[..., :channels], held_out[..., :channels])
+    if train.shape[3] == channels:
+        return images
+    masks = fidelity.validator(train[..., channels:], held_out[..., channels:])
+    return lambda drawn: (images(drawn[..., :channels]) + masks(drawn[..., channels:])) / 2
 
 
 def _write(outcome: loop.Outcome, work: Path, out: Path) -> None:

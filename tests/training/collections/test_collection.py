@@ -19,9 +19,11 @@ from serving.runtime import Model
 from tests.releases import write_small_release
 from tests.training.releases.project import NAME, make_project
 from training import folders
+from training.collections import __main__ as command
 from training.collections import description, shards
 from training.collections.__main__ import CollectionError, collect
 from training.collections.shards import Guard
+from training.data import prepared
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +31,8 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shards, "SHARD_IMAGES", 12)
     make_project(tmp_path)
-    write_small_release(folders.release(NAME), labels=("benign", "malignant"), masks=True)
+    content_hash = prepared.read_dataset(folders.prepared(NAME)).content_hash
+    write_small_release(folders.release(NAME), labels=("benign", "malignant"), masks=True, content_hash=content_hash)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -84,7 +87,7 @@ def test_copies_of_training_images_are_left_out_and_counted(monkeypatch: pytest.
     others = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
     brighter = np.clip(drawn[20].astype(int) + 3, 0, 255).astype(np.uint8)
     guard = Guard.of(np.concatenate([others, drawn[4:5], brighter[None]]), others[::2] // 2, [])
-    monkeypatch.setattr("training.collections.__main__._guard", lambda dataset: guard)
+    monkeypatch.setattr("training.collections.__main__._guard", lambda dataset, release: guard)
     out = collect(NAME, 30, seed=5)
     made = json.loads((out / description.PROVENANCE).read_text(encoding="utf-8"))
     assert made["left_out"] == {shards.EXACT: 1, shards.NEAR: 1}
@@ -92,6 +95,31 @@ def test_copies_of_training_images_are_left_out_and_counted(monkeypatch: pytest.
     kept = {record.index for number in range(3) for record in shards.read(out, number).records}
     assert kept == set(range(30)) - {4, 20}
     assert "1 exact copy, 1 near duplicate" in (out / description.CARD).read_text(encoding="utf-8")
+
+
+def test_the_guard_knows_the_prepared_training_images_and_their_flips() -> None:
+    guard = command._guard(NAME, read_release(folders.release(NAME)))
+    train, test = (np.asarray(prepared.load(folders.prepared(NAME), split).images) for split in ("train", "test"))
+    assert guard.reasons(train[3:6]) == [shards.EXACT] * 3
+    assert guard.reasons(train[3:6, :, ::-1]) == [shards.EXACT] * 3
+    noisy = np.clip(train[3:6] + np.random.default_rng(0).normal(0, 3, train[3:6].shape), 0, 255).astype(np.uint8)
+    assert guard.reasons(noisy) == [shards.NEAR] * 3
+    assert guard.reasons(test) == [""] * len(test)
+
+
+def test_prepared_images_that_the_release_was_not_trained_on_are_refused() -> None:
+    """Beside other images, copies of those that it was trained on would look new."""
+    release = write_small_release(folders.release(NAME), masks=True, content_hash="1" * 64)
+    with pytest.raises(CollectionError, match=f"data/prepared/{NAME} holds other images .* than version"):
+        collect(NAME, 14, seed=5)
+    assert not folders.collection(NAME, command.version_of(release, 14, 5)).exists()
+
+
+def test_what_a_collection_says_is_true_of_every_one() -> None:
+    document = json.loads((collect(NAME, 14, seed=5) / description.CROISSANT).read_text(encoding="utf-8"))
+    assert "datePublished" not in document
+    assert "no proof of anonymity" in document["rai:personalSensitiveInformation"]
+    assert "masks were not compared" in document["rai:personalSensitiveInformation"]
 
 
 def test_mlcroissant_reads_pictures_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

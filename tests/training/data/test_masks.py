@@ -22,6 +22,15 @@ def test_vessels_are_dark_and_inside_the_field_of_view() -> None:
     assert green[vessels].mean() < green[field_of_view & ~vessels].mean() - 10
 
 
+def test_a_photograph_without_a_surround_keeps_its_corners() -> None:
+    """A vessel runs along the upper border, through the corner."""
+    photograph = np.full((200, 200, 3), 140, np.uint8)
+    photograph[5:12] = 60
+    found = masks.vessels(photograph, VesselMasks())
+    assert found[5:12, 100].any()
+    assert found[5:12, 2].any()
+
+
 def discs(centres: list[tuple[int, int]], radius: int = 9) -> np.ndarray:
     rows, columns = np.mgrid[:96, :96]
     return np.any([(rows - top) ** 2 + (columns - left) ** 2 <= radius**2 for top, left in centres], axis=0)

@@ -94,6 +94,13 @@ def test_a_single_recipe_calibrates_its_own_scorer() -> None:
     scorers = unseen.Scorers(Brightness(1, 0), {"far": SCORERS.without["far"]})
     calibrated = unseen.Trial.of(scorers, held_out, corrupted).calibrate(GROUPS, _typicality(), 0.01)
     assert list(calibrated.without) == ["far"]
+    images, far = torch.from_numpy(held_out.images), held_out.origins == "far"
+    with torch.inference_mode():
+        for found in (calibrated.detector, calibrated.without["far"]):
+            probabilities = found(images)[0].numpy()
+            assert probabilities[~far].mean() < 0.2 < 0.8 < probabilities[far].mean()
+    thresholds = calibrated.decision.thresholds
+    assert thresholds.real < thresholds.synthetic
 
 
 def test_an_ensemble_is_made_of_scorers_that_know_the_same() -> None:

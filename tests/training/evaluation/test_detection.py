@@ -92,6 +92,19 @@ def test_operating_points_keep_their_false_positive_rates() -> None:
         assert point["false_positive_rate"] <= allowed
 
 
+def test_a_point_that_no_threshold_reaches_is_left_out() -> None:
+    synthetic = np.array([False] * 50 + [True] * 50)
+    probabilities = np.where(synthetic, 1.0, 0.2)
+    probabilities[0] = 1.0
+    (point,) = detection.operating_points(synthetic, probabilities)
+    assert point == {"threshold": 1.0, "false_positive_rate": 0.02, "true_positive_rate": 1.0}
+    probabilities[0] = 0.99
+    assert [point["false_positive_rate"] for point in detection.operating_points(synthetic, probabilities)][:2] == [
+        0,
+        0,
+    ]
+
+
 def row(patient: str, left: int | None = None) -> Row:
     box = None if left is None else Box(left, 0, 32, 32)
     return Row("image.png", patient, None, "0" * 64, box)

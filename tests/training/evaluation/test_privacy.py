@@ -90,7 +90,7 @@ def test_a_flipped_copy_is_a_copy(flips: list[str], axes: tuple[int, ...]) -> No
     copies = np.flip(TRAIN[10:20], axes)
     found = privacy.nearest(copies, TRAIN, flips)
     np.testing.assert_array_equal(found.rows, np.arange(10, 20))
-    assert found.exact_copies == 10
+    assert found.exact_copies.sum() == 10
     assert privacy.nearest(copies, TRAIN, flips=[]).distances.min() > 5
 
 
@@ -114,16 +114,16 @@ def test_large_images_are_averaged_down_to_64_pixels() -> None:
 def test_planted_copies_are_found_all_and_alone(kind: str, near: float) -> None:
     planted = np.stack([COPIES[kind](image) for image in TRAIN[::10]])
     found = privacy.nearest(np.concatenate([planted, FRESH]), TRAIN, BOTH)
-    assert found.near_duplicates(near) == len(planted)
+    assert found.near_duplicates(near).sum() == len(planted)
     np.testing.assert_array_equal(found.rows[: len(planted)], np.arange(0, len(TRAIN), 10))
-    assert found.exact_copies == (len(planted) if kind in ("exact", "flipped", "turned") else 0)
+    assert found.exact_copies.sum() == (len(planted) if kind in ("exact", "flipped", "turned") else 0)
 
 
 def test_an_image_like_all_is_a_copy_of_none(near: float) -> None:
     usual = TRAIN.mean(axis=0, keepdims=True).round().astype(np.uint8)
     found = privacy.nearest(usual, TRAIN, BOTH)
     assert found.distances[0] < np.quantile(privacy.nearest(HELD_OUT, TRAIN, BOTH).distances, 0.01)
-    assert found.near_duplicates(near) == 0
+    assert found.near_duplicates(near).sum() == 0
 
 
 def test_an_image_far_from_all_is_no_copy_of_the_nearest(near: float) -> None:
@@ -133,14 +133,14 @@ def test_an_image_far_from_all_is_no_copy_of_the_nearest(near: float) -> None:
     odder[:, :16, 16:24] = 128
     found = privacy.nearest(odd, np.concatenate([TRAIN, odder]), [])
     assert found.ratios[0] < privacy.NEAR_DUPLICATE_RATIO
-    assert found.near_duplicates(near) == 0
+    assert found.near_duplicates(near).sum() == 0
 
 
 def test_blank_images_among_blank_ones_are_no_copies(near: float) -> None:
     blank = np.full((60, 32, 32, 3), 7, np.uint8)
     blank[np.arange(60), np.arange(60) // 2, 16] = 8
     found = privacy.nearest(blank[:5], np.concatenate([TRAIN, blank]), BOTH)
-    assert (found.exact_copies, found.near_duplicates(near)) == (0, 0)
+    assert (found.exact_copies.sum(), found.near_duplicates(near).sum()) == (0, 0)
 
 
 def test_nearest_of_other_groups_leaves_out_the_own_group() -> None:

@@ -50,9 +50,26 @@ def test_the_noise_of_stage_two_leaves_the_geometry_alone() -> None:
     assert not torch.allclose(one[:, :3], two[:, :3])
 
 
+def drawn(gan: Dual) -> torch.Tensor:
+    return gan.drawn(pairs(4, 1), torch.randn(4, SETTINGS.latent_size, generator=stream()), None, stream())
+
+
+def test_fakes_are_drawn_pairs_and_real_masks_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gan, painted = dual(), []
+    forward = gan.generator.painter.forward
+    monkeypatch.setattr(gan.generator.painter, "forward", lambda *given: painted.append(given[0]) or forward(*given))
+    real, fake = pairs(4, 1), drawn(gan)
+    assert fake.shape == (8, 4, 32, 32)
+    torch.testing.assert_close(fake[4:, 3], real[:, 3])
+    gan.discriminator_loss(real, fake, None, stream())
+    gan.generator_loss(real, fake, None, stream())
+    assert len(painted) == 2
+    assert sum(torch.equal(masks, geometry.hard(real[:, 3:])) for masks in painted) == 1
+
+
 def test_each_stage_learns_from_its_own_loss() -> None:
     gan = dual()
-    fake = gan.generator(torch.randn(4, SETTINGS.latent_size, generator=stream()))
+    fake = drawn(gan)
     loss, numbers = gan.discriminator_loss(pairs(4, 1), fake, None, stream())
     loss.backward()
     assert all(one.grad is None for one in gan.generator.parameters())

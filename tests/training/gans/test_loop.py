@@ -15,7 +15,8 @@ from contracts.imaging import ImageSpec
 from tests.services import ROOT
 from tests.training.gans.small import DCGAN, DCGAN_ADA, changed
 from training import device
-from training.gans import loop, recipes, watch
+from training.gans import geometry, loop, recipes, watch
+from training.gans.dual import NOISE_SIZE
 from training.gans.loop import Outcome
 from training.gans.recipes import Labels, Trained
 from training.params import TrainGan
@@ -151,6 +152,33 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_result(
     with pytest.raises(KeyboardInterrupt, match=f"stopped after {stopped_at} of 160 images"):
         train(tmp_path, interrupt)
     assert_same(train(tmp_path, ignore), tmp_path, unbroken)
+
+
+DUAL = loop.GanTraining(
+    "dual",
+    ImageSpec(32, 3),
+    changed(DCGAN_ADA, latent_size=NOISE_SIZE + 8),
+    TrainGan(images=80, flips=["horizontal"]),
+    recipes.UNLABELLED,
+    content_hash="pairs",
+)
+
+
+def train_dual(work: Path, log: Callable[[dict[str, float], int], None]) -> Outcome:
+    masks = np.random.default_rng(1).integers(0, 2, (21, 32, 32), dtype=np.uint8) * np.uint8(255)
+    images = np.concatenate([IMAGES, geometry.distances(masks)[..., None]], axis=3)
+    return loop.train(DUAL, images, None, mean_error, work, log, device.launch(), "dual")
+
+
+def test_the_dual_gan_stopped_by_ctrl_c_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    def interrupt(numbers: dict[str, float], images: int) -> None:
+        if images == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    unbroken = train_dual(tmp_path / "unbroken", ignore), tmp_path / "unbroken"
+    with pytest.raises(KeyboardInterrupt, match="stopped after 40 of 80 images"):
+        train_dual(tmp_path / "stopped", interrupt)
+    assert_same(train_dual(tmp_path / "stopped", ignore), tmp_path / "stopped", unbroken)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_result(

@@ -3,6 +3,9 @@
 After Guibas et al. (arXiv 1709.01872), who trained a U-Net (Ronneberger et al., MICCAI 2015, arXiv 1505.04597) on
 synthetic fundus photographs. All networks see the same number of images, so that synthetic ones must earn the place
 they take, and no weights are chosen on held-out images.
+
+Few patients are few for the U-Net alone: the generator that drew the synthetic pairs has seen all training patients.
+What it gains tells what the pairs hand on of the others, not what a generator of those few would give.
 """
 
 import itertools
@@ -17,14 +20,13 @@ from torch import Tensor, nn
 
 from contracts.errors import VerisynthError
 from training import device, progress
-from training.detectors.ranking import area_under_curve
 from training.evaluation.utility import CONFIDENCE, resampled_seeds
 from training.params import FLIPS, Segmentation
 from training.pixels import tensor, to_signed_unit
 
 BATCH = 64
-AUC_PIXELS = 200_000
-"""Of the test images, evenly spread: ranks of more resolve nothing."""
+AUC_BINS = 2**16
+"""Of the probability: pixels of one bin count as equal."""
 
 
 class SegmentationError(VerisynthError):
@@ -112,17 +114,19 @@ def predict(model: UNet, images: np.ndarray) -> np.ndarray:
 
 
 def scores(probabilities: np.ndarray, masks: np.ndarray) -> dict[str, float]:
-    """F1 (Dice), IoU, sensitivity and specificity of all pixels together at 0.5, and the AUC; [N, H, W] each."""
+    """F1 (Dice), IoU, sensitivity and specificity of all pixels together at 0.5, and the AUC; [N, H, W] each.
+
+    The masks have pixels of both kinds.
+    """
     inside, found = masks > 0, probabilities >= 0.5
     both, either = int((inside & found).sum()), int((inside | found).sum())
     outside = int((~inside).sum())
-    step = max(1, inside.size // AUC_PIXELS)
     return {
         "f1": 2 * both / max(1, int(inside.sum()) + int(found.sum())),
         "iou": both / max(1, either),
         "sensitivity": both / max(1, int(inside.sum())),
         "specificity": int((~inside & ~found).sum()) / max(1, outside),
-        "auc": area_under_curve(inside.ravel()[::step], probabilities.ravel()[::step]),
+        "auc": _area_under_curve(probabilities, inside),
     }
 
 
@@ -140,7 +144,9 @@ def measure(
     """Train on each mixture with several seeds and test on held-out patients; then with few real patients.
 
     Numbers are means over the seeds with 95 % percentile bootstrap intervals over `rounds` resamples of seeds and of
-    the test patients str [N]. `ratio` is F1 from synthetic pairs by F1 from real ones, within each resample.
+    the test patients str [N]. Each seed draws its own few patients, so that these intervals tell of that chance too.
+    `ratio` is F1 from synthetic pairs by F1 from real ones, within each resample; None where that of real ones is 0
+    in any of them.
 
     Raises:
         SegmentationError: where masks are empty or full throughout.
@@ -150,27 +156,19 @@ def measure(
         if not 0 < inside < 1:
             raise SegmentationError(f"{len(pairs.masks)} {name} masks are all {'empty' if not inside else 'full'}")
     random = np.random.default_rng(seed)
-    order = list(dict.fromkeys(random.permutation(np.unique(train_patients))))
-    few = [count for count in settings.few_patients if count < len(order)]
-    mixtures: dict[str, list[Pairs]] = {
-        "real": [train],
-        "synthetic": [synthetic],
-        "real_and_synthetic": [train, synthetic],
-    }
-    for count in few:
-        chosen = train.rows(np.flatnonzero(np.isin(train_patients, order[:count])))
-        mixtures[f"{count}_patients"] = [chosen]
-        mixtures[f"{count}_patients_and_synthetic"] = [chosen, synthetic]
+    few = [count for count in settings.few_patients if count < len(np.unique(train_patients))]
+    seeds = range(seed, seed + settings.seeds)
+    mixtures = [_mixtures(train, train_patients, synthetic, few, one_seed) for one_seed in seeds]
     names, patient = np.unique(test_patients, return_inverse=True)
     counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rounds)
     shares = resampled_seeds(settings.seeds, rounds, random)
     report: dict[str, Any] = {}
     f1: dict[str, tuple[float, np.ndarray]] = {}
-    with progress.bar(len(mixtures) * settings.seeds, "training segmentation networks", "networks") as bar:
-        for mixture, sources in mixtures.items():
+    with progress.bar(len(mixtures[0]) * settings.seeds, "training segmentation networks", "networks") as bar:
+        for mixture in mixtures[0]:
             rows, draws = [], []
-            for one_seed in range(seed, seed + settings.seeds):
-                probabilities = predict(fit(sources, flips, settings, one_seed), test.images)
+            for one_seed, of_seed in zip(seeds, mixtures, strict=True):
+                probabilities = predict(fit(of_seed[mixture], flips, settings, one_seed), test.images)
                 rows.append(scores(probabilities, np.asarray(test.masks)))
                 draws.append(_resampled_f1(probabilities, np.asarray(test.masks), patient, counts))
                 bar.update()
@@ -178,14 +176,14 @@ def measure(
             f1[mixture] = means["f1"], (np.stack(draws) * shares.T).sum(axis=0)
             report[mixture] = means | {
                 "f1": _estimate(*f1[mixture]) | {"seeds": [row["f1"] for row in rows]},
-                "images": sum(len(source.images) for source in sources),
+                "images": round(np.mean([sum(len(source.images) for source in found[mixture]) for found in mixtures])),
             }
     return {
         "network": asdict(settings) | {"flips": flips},
         "test_images": len(test.images),
         "test_patients": len(names),
         "mixtures": report,
-        "ratio": _estimate(f1["synthetic"][0] / f1["real"][0], f1["synthetic"][1] / f1["real"][1]),
+        "ratio": _ratio(f1["synthetic"], f1["real"]),
         "gain_of_synthetic": {
             name: _estimate(f1[both][0] - f1[name][0], f1[both][1] - f1[name][1])
             for name, both in [
@@ -194,6 +192,18 @@ def measure(
             ]
         },
     }
+
+
+def _mixtures(
+    train: Pairs, train_patients: np.ndarray, synthetic: Pairs, few: list[int], seed: int
+) -> dict[str, list[Pairs]]:
+    """What networks of one seed learn from; with more patients come those of fewer and others."""
+    order = np.random.default_rng(seed).permutation(np.unique(train_patients))
+    found = {"real": [train], "synthetic": [synthetic], "real_and_synthetic": [train, synthetic]}
+    for count in few:
+        chosen = train.rows(np.flatnonzero(np.isin(train_patients, order[:count])))
+        found |= {f"{count}_patients": [chosen], f"{count}_patients_and_synthetic": [chosen, synthetic]}
+    return found
 
 
 def _block(narrow: int, wide: int) -> nn.Sequential:
@@ -225,6 +235,21 @@ def _resampled_f1(probabilities: np.ndarray, masks: np.ndarray, patient: np.ndar
 
     both, sizes = per_patient(inside & found), per_patient(inside) + per_patient(found)
     return np.asarray(2 * (counts @ both) / np.maximum(1, counts @ sizes))
+
+
+def _area_under_curve(probabilities: np.ndarray, inside: np.ndarray) -> float:
+    """The area under the ROC curve of all pixels, from their histograms (Mann and Whitney, 1947)."""
+    bins = np.minimum(probabilities * AUC_BINS, AUC_BINS - 1).astype(np.int32)
+    within, outside = (np.bincount(bins[chosen], minlength=AUC_BINS) for chosen in (inside, ~inside))
+    below = np.cumsum(outside) - outside
+    return float(within @ (below + outside / 2) / (within.sum() * outside.sum()))
+
+
+def _ratio(synthetic: tuple[float, np.ndarray], real: tuple[float, np.ndarray]) -> dict[str, Any] | None:
+    """Of values and their resamples, synthetic by real."""
+    if not (real[0] > 0 and real[1].min() > 0):
+        return None
+    return _estimate(synthetic[0] / real[0], synthetic[1] / real[1])
 
 
 def _estimate(value: float, draws: np.ndarray) -> dict[str, Any]:

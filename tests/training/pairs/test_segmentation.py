@@ -1,10 +1,13 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, jaccard_score, recall_score
+from sklearn.metrics import f1_score, jaccard_score, recall_score, roc_auc_score
 
-from training.evaluation import segmentation
-from training.evaluation.segmentation import Pairs, SegmentationError
+from training.pairs import segmentation
+from training.pairs.segmentation import Pairs, SegmentationError
 from training.params import Segmentation
 
 SETTINGS = Segmentation(seeds=2, images=1600, pairs=40, few_patients=[1, 50], width=4, batch_size=8, learning_rate=0.01)
@@ -34,6 +37,19 @@ def test_scores_equal_scikit_learns() -> None:
     assert found["iou"] == pytest.approx(jaccard_score(wanted, given))
     assert found["sensitivity"] == pytest.approx(recall_score(wanted, given))
     assert found["specificity"] == pytest.approx(recall_score(~wanted, ~given))
+    assert found["auc"] == pytest.approx(roc_auc_score(wanted, probabilities.ravel()), abs=1e-4)
+
+
+def test_the_area_is_of_all_pixels_and_not_of_some_columns() -> None:
+    """Large images whose right half alone is judged wrongly, and one column of whose masks is inside."""
+    masks, probabilities = np.zeros((60, 64, 64), np.uint8), np.zeros((60, 64, 64), np.float32)
+    masks[:, :, 1::2] = 255
+    probabilities[:, :, 1:32:2] = 1
+    found = segmentation.scores(probabilities, masks)["auc"]
+    assert found == pytest.approx(roc_auc_score(masks.ravel() > 0, probabilities.ravel()))
+    column = np.zeros((60, 256, 256), np.uint8)
+    column[:, :, 100] = 255
+    assert segmentation.scores((column > 0).astype(np.float32), column)["auc"] == 1
 
 
 def test_a_network_learns_where_the_discs_are_and_the_seed_is_all_its_chance() -> None:
@@ -72,6 +88,35 @@ def test_honest_pairs_are_worth_as_much_as_real_ones() -> None:
         real, patients(real, 4), discs(40, seed=5), test, patients(test, 3), [], SETTINGS, rounds=50, seed=0
     )
     assert report["ratio"]["value"] == pytest.approx(1, abs=0.05)
+
+
+def test_every_seed_draws_its_own_few_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = discs(40, seed=0), {}
+    fit = segmentation.fit
+
+    def watched(sources: list[Pairs], flips: list[str], settings: Segmentation, seed: int) -> segmentation.UNet:
+        if len(sources[0].images) == 4:
+            seen.setdefault(seed, []).append(sources[0].images)
+        return fit(sources, flips, dataclasses.replace(settings, images=8), seed)
+
+    monkeypatch.setattr(segmentation, "fit", watched)
+    report = segmentation.measure(
+        real, patients(real, 4), discs(8, seed=5), real, patients(real, 4), [], SETTINGS, rounds=5, seed=0
+    )
+    assert report["mixtures"]["1_patients_and_synthetic"]["images"] == 12
+    alone, beside_synthetic = seen[0]
+    np.testing.assert_array_equal(alone, beside_synthetic)
+    assert not np.array_equal(alone, seen[1][0])
+
+
+def test_networks_that_find_nothing_have_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = discs(16, seed=0)
+    monkeypatch.setattr(segmentation, "predict", lambda model, images: np.zeros(images.shape[:3], np.float32))
+    settings = dataclasses.replace(SETTINGS, images=8)
+    report = segmentation.measure(real, patients(real, 4), real, real, patients(real, 4), [], settings, 5, seed=0)
+    assert report["ratio"] is None
+    assert report["mixtures"]["real"]["f1"]["value"] == 0
+    json.dumps(report, allow_nan=False)
 
 
 def test_masks_without_a_border_are_refused() -> None:
