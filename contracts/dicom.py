@@ -4,26 +4,25 @@ from collections.abc import Callable
 
 import numpy as np
 import pydicom
+from pydicom.encaps import get_frame
 from pydicom.pixels import apply_modality_lut
+from pydicom.tag import Tag
 
+from contracts.dicom_elements import SHORT_BYTES, read_elements
+from contracts.dicom_frame import check_frame
 from contracts.errors import ImageError
-from contracts.reader import BoundedReader, check_inflation
 
 RANGES = ("window", "full")
 GREY = ("MONOCHROME1", "MONOCHROME2")
-MAXIMUM_TABLE_BYTES = 2**20
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-
-
-class _File(BoundedReader):
-    """What pydicom reads a file through."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        piece = super().read(size)
-        if size is None or size == -1:
-            # pydicom asks for all that is left to inflate it at once, however large that becomes.
-            check_inflation(piece)
-        return piece
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+TABLE_BYTES = 2 * 65_536 + 4096
+"""A lookup table of as many entries as there can be, and what stands around them."""
+NUMBERS = (
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"),
+)
 
 
 def is_dicom(data: bytes) -> bool:
@@ -38,8 +37,10 @@ def patient_of(data: bytes) -> str:
         ImageError: for a header that cannot be read.
     """
     try:
-        dataset = pydicom.dcmread(_File(data), stop_before_pixels=True, specific_tags=["PatientID"])
+        dataset = read_elements(data, _limits("PatientID", "SpecificCharacterSet").get)
         return str(dataset.get("PatientID", "") or "").strip()
+    except ImageError:
+        raise
     except Exception as error:  # pydicom raises many kinds on broken files; all mean the same to the user
         raise ImageError("broken_image", f"the DICOM header cannot be read: {error}") from error
 
@@ -55,7 +56,8 @@ def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]
         ImageError: broken files, several frames, transfer syntaxes that cannot be decoded.
     """
     try:
-        dataset = pydicom.dcmread(_File(data))
+        limits = _limits(*NUMBERS) | _limits("ModalityLUTSequence", longest=TABLE_BYTES)
+        dataset = read_elements(data, (limits | _limits(*PIXELS, longest=len(data))).get)
         check_size(int(dataset.Columns), int(dataset.Rows))
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         if frames != 1:
@@ -66,7 +68,7 @@ def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]
                 "unsupported_pixels",
                 f"the DICOM file's pixels are {interpretation}; taken are {', '.join(GREY + COLOUR)}",
             )
-        _check_table(dataset)
+        _check_frame(dataset)
         stored = dataset.pixel_array
         _check_shape(stored, dataset)
         if interpretation in COLOUR:
@@ -93,12 +95,20 @@ def _check_shape(stored: np.ndarray, dataset: pydicom.Dataset) -> None:
         )
 
 
-def _check_table(dataset: pydicom.Dataset) -> None:
-    """A lookup table is parsed when it is asked for, from bytes that were read at once."""
-    table = dataset.get_item("ModalityLUTSequence") if "ModalityLUTSequence" in dataset else None
-    value = getattr(table, "value", None)
-    if isinstance(value, bytes) and len(value) > MAXIMUM_TABLE_BYTES:
-        raise ImageError("broken_image", f"the DICOM file's lookup table has {len(value)} bytes; no table has as many")
+def _check_frame(dataset: pydicom.FileDataset) -> None:
+    """What is compressed is told by the transfer syntax alone, and then must be encapsulated."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_encapsulated:
+        return
+    if not dataset["PixelData"].is_undefined_length:
+        raise ImageError("broken_image", "the DICOM file's pixels are compressed and not encapsulated")
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    check_frame(frame, syntax, int(dataset.Columns), int(dataset.Rows))
+
+
+def _limits(*keywords: str, longest: int = SHORT_BYTES) -> dict[int, int]:
+    """By tag the bytes that elements may have."""
+    return {Tag(keyword): longest for keyword in keywords}
 
 
 def _colour(stored: np.ndarray) -> np.ndarray:

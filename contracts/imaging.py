@@ -14,9 +14,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from contracts import dicom
 from contracts.errors import ImageError
-from contracts.reader import BoundedReader
+from contracts.header import open_image
 
-FORMATS = ("PNG", "JPEG", "TIFF")
+MASK_FORMATS = ("PNG", "JPEG", "TIFF")
+FORMATS = (*MASK_FORMATS, "WEBP")
 MAXIMUM_TILES = 16
 
 
@@ -51,7 +52,7 @@ class ImageSpec:
 
 
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), dicom_range: str = "window") -> DecodedImage:
-    """Decode PNG, JPEG, TIFF or DICOM bytes; `dicom_range` is `window` or `full`.
+    """Decode PNG, JPEG, TIFF, WebP or DICOM bytes; `dicom_range` is `window` or `full`.
 
     Deeper pixels are converted by bit depth, palettes and CMYK to RGB, transparency is laid on
     black, EXIF orientation is applied, metadata is dropped.
@@ -62,7 +63,7 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), dicom_range: str 
     if dicom.is_dicom(data):
         pixels = dicom.decode(data, dicom_range, check_size=lambda width, height: _check_size(width, height, limits))
         return DecodedImage(pixels, "DICOM")
-    with _opened(data, limits) as image:
+    with _opened(data, limits, FORMATS) as image:
         return DecodedImage(_pixels(ImageOps.exif_transpose(image)), str(image.format))
 
 
@@ -74,7 +75,7 @@ def decode_mask(data: bytes, limits: DecodeLimits = DecodeLimits()) -> np.ndarra
     Raises:
         ImageError: as `decode`.
     """
-    with _opened(data, limits) as image:
+    with _opened(data, limits, MASK_FORMATS) as image:
         upright = ImageOps.exif_transpose(image)
         # Instance masks number their objects from 1: scaled by depth, the first hundred of 16 bits would vanish.
         deep = upright.mode.startswith("I") or upright.mode == "F"
@@ -83,11 +84,10 @@ def decode_mask(data: bytes, limits: DecodeLimits = DecodeLimits()) -> np.ndarra
 
 
 @contextmanager
-def _opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
+def _opened(data: bytes, limits: DecodeLimits, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """A loaded Pillow image; whatever goes wrong with it, inside the block too, is an ImageError."""
     try:
-        with Image.open(BoundedReader(data), formats=FORMATS) as image:
-            _check_size(*image.size, limits)
+        with open_image(data, formats, lambda width, height: _check_size(width, height, limits)) as image:
             frames = getattr(image, "n_frames", 1)
             if frames != 1:
                 raise ImageError("several_frames", f"the {image.format} holds {frames} frames; send one frame")
@@ -96,9 +96,7 @@ def _opened(data: bytes, limits: DecodeLimits) -> Iterator[Image.Image]:
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("not_an_image", f"the {len(data)} bytes are no {', '.join(FORMATS)} or DICOM image") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError("image_too_large", str(error)) from error
+        raise ImageError("not_an_image", f"the {len(data)} bytes are no {', '.join(formats)} or DICOM image") from error
     except Exception as error:  # Pillow raises many kinds on broken files; all mean the same to the user
         raise ImageError("broken_image", f"the image cannot be decoded: {error}") from error
 

@@ -5,7 +5,6 @@ and gigabytes, while an image that somebody made is read in a few thousand piece
 """
 
 import io
-import zlib
 
 from contracts.errors import ImageError
 
@@ -13,8 +12,6 @@ MAXIMUM_READS = 100_000
 MAXIMUM_PASSES = 8
 SPARE_BYTES = 2**20
 """Read in vain on the smallest file: decoders ask for more than there is left."""
-MAXIMUM_INFLATED_BYTES = 128 * 2**20
-"""Twice the default of the most pixels, so that 16 bits fit."""
 
 
 class BoundedReader(io.BytesIO):
@@ -32,24 +29,3 @@ class BoundedReader(io.BytesIO):
         if self._left_reads < 0 or self._left_bytes < 0:
             raise ImageError("broken_image", "the file is made of more parts than any image has; save it anew")
         return piece
-
-
-def check_inflation(deflated: bytes) -> None:
-    """Refuse raw deflate data that grows beyond `MAXIMUM_INFLATED_BYTES`, having inflated no more than that.
-
-    Raises:
-        ImageError: `image_too_large`; data that is not deflate at all is left to whoever inflates it.
-    """
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    left = MAXIMUM_INFLATED_BYTES
-    try:
-        while deflated and left > 0:
-            left -= len(inflater.decompress(deflated, min(left, 2**20)))
-            deflated = inflater.unconsumed_tail
-    except zlib.error:
-        return
-    if deflated and not inflater.eof:
-        raise ImageError(
-            "image_too_large",
-            f"the compressed part holds more than {MAXIMUM_INFLATED_BYTES} bytes; send it uncompressed",
-        )

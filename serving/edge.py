@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monitoring.metrics import Metrics
 from serving.access.audit import Answered, AuditLog, work_of
 from serving.access.gate import ANONYMOUS, Gate, Rule
-from serving.refusals import CODE_HEADER, DEFAULT_MESSAGES, Refusal, default_code
+from serving.refusals import CODE_HEADER, DEFAULT_MESSAGES, LASTING_CODES, Refusal, default_code
 from serving.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -52,6 +52,10 @@ PIECE_BYTES = 256 * 1024
 
 # In the place of BentoML's own access log, whose logger is set up to be seen.
 logger = logging.getLogger("bentoml.access")
+
+
+class UnrecordedError(Exception):
+    """Ends an application whose answer could not be recorded and was refused."""
 
 
 class Edge:
@@ -85,6 +89,9 @@ class Edge:
                 await self.app(scope, body.receive, answer.send)
         except Refusal as refusal:
             await answer.refuse(refusal)
+        except UnrecordedError:
+            # The refusal is sent; nothing that the application would do after its answer is to be done.
+            pass
         except ClientDisconnect:
             answer.status = answer.status or CLIENT_CLOSED_REQUEST
         except TimeoutError:
@@ -260,6 +267,8 @@ class _Answer:
             elif await self._recorded():
                 self._decorate(message)
                 await self._send(message)
+            else:
+                raise UnrecordedError
         elif self._held is None:
             await self._send_in_pieces(message)
         else:
@@ -303,7 +312,7 @@ class _Answer:
         del headers[CODE_HEADER]
         headers["Content-Type"] = "application/json"
         headers["Content-Length"] = str(len(body))
-        if self.status == 503:
+        if self.status == 503 and self.code not in LASTING_CODES:
             headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
         await self._send_and_close({"type": "http.response.start", "status": self.status}, headers, body)
 

@@ -19,12 +19,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from contracts.imaging import encode_png, grid
-from serving.provenance.claims import GRID, IMAGE, MASK, SCHEMA, Claim, Keyring, Origin, canonical, pixel_sha256
+from serving.provenance.claims import GRID, IMAGE, MASK, SCHEMA, Claim, ClaimKeys, Origin, canonical, pixel_sha256
 from serving.provenance.marks import mark_dicom, mark_png
 from serving.runtime import Samples
 
 if TYPE_CHECKING:
-    from serving.provenance.credentials import Credentials
+    from serving.provenance.content_credentials import Credentials
 
 MANIFEST = "manifest.json"
 
@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 class Signing:
     """What stands behind the claims: the keys, and Content Credentials for PNG files where the operator has them."""
 
-    keyring: Keyring
+    keyring: ClaimKeys
     credentials: "Credentials | None" = None
 
 
@@ -195,7 +195,7 @@ def _entry(kind: str, index: int, pixels: np.ndarray) -> dict[str, Any]:
     return {"kind": kind, "index": index, "pixel_sha256": pixel_sha256(pixels)}
 
 
-def _archive(files: dict[str, bytes], claims: list[Claim], origin: Origin, keyring: Keyring) -> bytes:
+def _archive(files: dict[str, bytes], claims: list[Claim], origin: Origin, keyring: ClaimKeys) -> bytes:
     entries = [
         {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
         | {"kind": claim.kind, "index": claim.index, "pixel_sha256": claim.pixel_sha256}

@@ -4,13 +4,13 @@ from typing import Any
 
 from contracts.balances import BALANCES
 from contracts.imaging import FORMATS as IMAGE_FORMATS
+from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from contracts.manifest import VERDICTS
 from serving.access.gate import ANY_KEY, OPEN, RULES
 from serving.formats import FORMATS
 from serving.provenance.claims import KINDS, SCHEMA, STATUSES
 from serving.provenance.fingerprints import MAXIMUM_DISTANCE, MINIMUM_SIMILARITY
 from serving.refusals import STATUSES as HTTP_STATUSES
-from serving.requests import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 
 VERSION = "1.0.0"
 
@@ -50,7 +50,10 @@ REQUEST_ID_HEADER = {
 }
 
 RETRY_AFTER_HEADER = {
-    "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer", "minimum": 1}}
+    "Retry-After": {
+        "description": "Seconds to wait before asking again; not with `model_refused`.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
 }
 
 STATUS_HEADERS: dict[int, dict[str, Any]] = {
@@ -367,7 +370,8 @@ def _generate() -> dict[str, Any]:
             "`provenance`. `zip`: PNG files and their origin in `manifest.json`. `png`: one grid to look at. "
             "`dicom`: a ZIP of DICOM files marked as synthetic, without masks. "
             "All carry a claim of where they come from, signed where the service has a key. "
-            "The same request to the same model version gives the same bytes."
+            "The same request to the same model version gives the same pixels and claims; the same bytes, too, unless "
+            "the operator adds Content Credentials to PNG files, which bear random identifiers."
         ),
         "requestBody": {
             "required": True,

@@ -45,6 +45,9 @@ STATUSES = {
     "timeout": 504,
 }
 
+# Waiting does not mend them.
+LASTING_CODES = ("model_refused",)
+
 DEFAULT_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 503: "not_ready", 504: "timeout"}
 
 # Said in the place of a library's own words.

@@ -11,13 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from contracts.balances import BALANCES
+from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from serving.formats import FORMATS
 from serving.refusals import Refusal
 
-MAXIMUM_COUNT = 1024
-MAXIMUM_SEED = 2**63 - 1
-# The index of every image stays below 2**31: DICOM numbers instances in 32 bits with a sign.
-MAXIMUM_START = 2_000_000_000
 MODEL_NAME_BYTES = 1024
 GENERATE_BODY_BYTES = 64 * 1024
 

@@ -83,6 +83,7 @@ class Verisynth:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def retire(self) -> None:
+        worker.close()
         metrics.retire()
 
 

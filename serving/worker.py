@@ -14,14 +14,14 @@ from contracts.statistics import FEATURES
 from monitoring.drift import DriftWindow
 from monitoring.metrics import Metrics
 from serving.formats import Signing
-from serving.provenance.claims import STATUSES, Keyring
+from serving.provenance.claims import STATUSES, ClaimKeys
 from serving.provenance.fingerprints import StoreError
 from serving.refusals import Refusal
 from serving.runtime import Catalogue, Model, ModelError
 from serving.settings import Settings
 
 if TYPE_CHECKING:
-    from serving.provenance.credentials import Credentials
+    from serving.provenance.content_credentials import Credentials
     from serving.provenance.fingerprint_store import FingerprintStore
 
 Answer = TypeVar("Answer")
@@ -41,7 +41,7 @@ class Worker:
         self.settings = settings
         self.metrics = metrics
         self.catalogue = Catalogue(settings.models_folder)
-        self.keyring = Keyring.load(settings.signing_key_file, settings.trusted_keys_folder)
+        self.keyring = ClaimKeys.load(settings.signing_key_file, settings.trusted_keys_folder)
         self.signing = Signing(self.keyring, _credentials(settings))
         self.store = _store(settings)
         self.windows: dict[str, DriftWindow] = {}
@@ -57,6 +57,11 @@ class Worker:
         for model in self.catalogue.models.values():
             self.metrics.announce(model.name, model.version, model.provider, FEATURES)
             self.windows[model.name] = DriftWindow(model.reference, self.settings.drift_window)
+
+    def close(self) -> None:
+        """Write down what waits to be written, and let go of the database."""
+        if self.store is not None:
+            self.store.close()
 
     @functools.cached_property
     def _threads(self) -> anyio.CapacityLimiter:
@@ -158,7 +163,7 @@ def _credentials(settings: Settings) -> "Credentials | None":
     if certificates_file is None or key_file is None:
         raise VerisynthError("VERISYNTH_C2PA_CERTIFICATES_FILE and VERISYNTH_C2PA_KEY_FILE go together; name both")
     try:
-        from serving.provenance.credentials import Credentials
+        from serving.provenance.content_credentials import Credentials
     except ModuleNotFoundError as error:
         raise VerisynthError(
             f"VERISYNTH_C2PA_CERTIFICATES_FILE is set, and {error.name} is not installed; install the extra `c2pa`"

@@ -10,7 +10,8 @@ A line that is changed, taken out or moved breaks the chain after it. Lines take
 hash that is kept elsewhere shows it. Whoever may write the file can make a new chain, which such a hash shows, too.
 
 Beside the log lies `audit.jsonl.last`, the hash of its last line. It is the lock that the worker processes take turns
-by, and what the first line of a new file follows when the operator has moved the old one away.
+by, and what the first line of a new file follows when the operator has moved the old one away. Behind the hash stands
+how many lines could not be written since: a number that is changed in its place, which a full disk has room for.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ NO_HASH = "0" * 64
 MODE = 0o640
 LONGEST_LINE_BYTES = 16 * 1024
 REQUEST, GAP = "request", "gap"
+MISSED_DIGITS = 10
 
 
 class BrokenChainError(VerisynthError):
@@ -73,10 +75,15 @@ class Answered:
 
 @dataclass(frozen=True)
 class Chain:
-    """How far a chain reaches."""
+    """How far a chain reaches, and what it says is missing in it."""
 
     lines: int
     last: str
+    gaps: int = 0
+    missed: int = 0
+    """Answers in these gaps that have no line."""
+    torn_bytes: int = 0
+    """Of lines that were cut off because they were never whole."""
 
 
 class AuditLog:
@@ -89,12 +96,14 @@ class AuditLog:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._turn = threading.Lock()
-        self._missed = 0
+        self._failing = False
+        # Those that are not even counted beside the log.
+        self._uncounted = 0
 
     @property
     def failing(self) -> bool:
         """Whether the last line could not be written."""
-        return self._missed > 0
+        return self._failing
 
     def resume(self) -> None:
         """After a failure: write how many lines are missing. One more is where that fails.
@@ -102,7 +111,7 @@ class AuditLog:
         Raises:
             OSError: the file still cannot be written.
         """
-        self._append()
+        self._append(None)
 
     def append(self, answered: Answered) -> None:
         """Write one line.
@@ -124,23 +133,31 @@ class AuditLog:
         }
         self._append(record)
 
-    def _append(self, *records: dict[str, Any]) -> None:
+    def _append(self, record: dict[str, Any] | None) -> None:
         with self._turn:
             try:
                 with _opened(self.file) as chain:
-                    if self._missed:
-                        _write(chain, {"event": GAP, "missed": self._missed})
-                        self._missed = 0
-                    for record in records:
+                    _tell_missed(chain, self._uncounted)
+                    self._uncounted = 0
+                    if record is not None:
                         _write(chain, record)
+                self._failing = False
             except OSError:
-                self._missed += 1
+                self._failing = True
+                self._count_missed()
                 raise
+
+    def _count_missed(self) -> None:
+        try:
+            with _locked(self.file, fcntl.LOCK_EX, os.O_RDWR | os.O_CREAT) as last:
+                os.pwrite(last, _count_text(_missed(last) + 1), len(NO_HASH))
+        except OSError:
+            self._uncounted += 1
 
 
 @dataclass(frozen=True)
 class _Descriptors:
-    """The open log, and the open file beside it that holds the hash of its last line."""
+    """The open log, and the open file beside it: the hash of the log's last line, and how many are missing after it."""
 
     log: int
     last: int
@@ -195,16 +212,33 @@ def _write(chain: _Descriptors, record: dict[str, Any]) -> None:
         written = os.write(chain.log, line + b"\n")
         if written <= len(line):
             raise OSError(f"only {written} of {len(line) + 1} bytes could be written")
-        os.pwrite(chain.last, _digest(line).encode(), 0)
+        os.pwrite(chain.last, _digest(line).encode() + _count_text(0), 0)
     except OSError:
         with contextlib.suppress(OSError):
             os.ftruncate(chain.log, size)
         raise
 
 
+def _tell_missed(chain: _Descriptors, uncounted: int) -> None:
+    """Write how many lines are missing, by all processes before this one and by this one; nothing where none is."""
+    missed = _missed(chain.last) + uncounted
+    if missed:
+        _write(chain, {"event": GAP, "missed": missed})
+
+
+def _missed(last: int) -> int:
+    count = os.pread(last, MISSED_DIGITS + 1, len(NO_HASH)).strip()
+    return int(count) if count.isdigit() else 0
+
+
+def _count_text(count: int) -> bytes:
+    return f"\n{count:0{MISSED_DIGITS}d}\n".encode()
+
+
 def _end(chain: _Descriptors) -> tuple[str, int]:
     """The hash that the next line must name, and how many bytes at the end are no whole line."""
-    known = os.pread(chain.last, len(NO_HASH), 0).decode("ascii", "replace")
+    # Where a count came before any hash, the file begins with a hole.
+    known = os.pread(chain.last, len(NO_HASH), 0).strip(b"\0").decode("ascii", "replace")
     size = os.fstat(chain.log).st_size
     tail = os.pread(chain.log, LONGEST_LINE_BYTES, max(0, size - LONGEST_LINE_BYTES))
     whole, _, torn = tail.rpartition(b"\n")
@@ -230,17 +264,21 @@ def verify(files: Sequence[Path], last: str | None = None, previous: str = NO_HA
             line has the hash `last`.
         VerisynthError: where a file cannot be read.
     """
-    lines, seen = 0, last is None
+    lines = gaps = missed = torn_bytes = 0
+    seen = last is None
     for file in files:
         for number, line in _numbered_lines(file):
             reason = _flaw(line, previous)
             if reason:
                 raise BrokenChainError(f"{file}, line {number}: {reason}")
             lines, previous = lines + 1, _digest(line.removesuffix(b"\n"))
+            record = json.loads(line)
+            gaps, missed = gaps + (record.get("event") == GAP), missed + _number(record, "missed")
+            torn_bytes += _number(record, "torn_bytes")
             seen = seen or previous == last
     if not seen:
         raise BrokenChainError(f"no line has the hash {last}: lines are missing at the end of {files[-1]}")
-    return Chain(lines, previous)
+    return Chain(lines, previous, gaps, missed, torn_bytes)
 
 
 def last_hash(file: Path) -> str:
@@ -258,14 +296,15 @@ def last_hash(file: Path) -> str:
 
 
 def check_file(file: Path) -> None:
-    """Make the file where there is none.
+    """Make the file where there is none, and tell in it what an earlier service could not write.
 
     Raises:
         VerisynthError: it cannot be written to.
     """
     try:
-        with _opened(file):
-            pass
+        with _opened(file) as chain, contextlib.suppress(OSError):
+            # Where there is still no room, the first line that finds some comes after it.
+            _tell_missed(chain, 0)
     except OSError as error:
         raise VerisynthError(
             f"the audit log {file} cannot be written: {error.strerror}; name another in VERISYNTH_AUDIT_FILE"
@@ -297,6 +336,11 @@ def _flaw(line: bytes, previous: str) -> str | None:
     if named != previous:
         return f"it follows {named}, and the line before it has {previous}: a line was changed, added or taken out"
     return None
+
+
+def _number(record: dict[str, Any], name: str) -> int:
+    value = record.get(name, 0)
+    return value if type(value) is int else 0
 
 
 def _previous(line: bytes) -> str:

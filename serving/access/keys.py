@@ -29,7 +29,7 @@ from contracts.errors import VerisynthError
 
 SCOPES = ("generate", "check", "admin")
 KEY = re.compile(r"vs_([a-z0-9-]{1,32})_([A-Za-z0-9_-]{43})")
-KEY_ID = re.compile(r"[a-z0-9-]{1,32}")
+API_KEY_ID = re.compile(r"[a-z0-9-]{1,32}")
 SALT = re.compile(r"[0-9a-f]{32}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SECRET_BYTES = 32
@@ -78,6 +78,7 @@ class KeyRing:
         self._state: tuple[int, ...] | None = None
         self._keys: dict[str, Key] = {}
         self._obstacle: str | None = None
+        self._complaint: str | None = None
 
     @property
     def obstacle(self) -> str | None:
@@ -100,16 +101,19 @@ class KeyRing:
         self._looked = now
         state = _state(self._file)
         if state == self._state:
+            self._complaint = None
             return
-        first, self._state = self._state is None, state
         try:
             self._keys = {key.id: key for key in read_keys(self._file)}
         except VerisynthError as error:
-            logger.error("the keys of before stay: %s", error)
-            self._obstacle = str(error) if first else self._obstacle
+            # The file may be as it was and be read the next time: its state is not kept before it was.
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                logger.error("the keys of before stay: %s", error)
+            self._obstacle = str(error) if self._state is None else None
         else:
             logger.info("%d keys were read from %s", len(self._keys), self._file)
-            self._obstacle = None
+            self._state, self._obstacle, self._complaint = state, None, None
 
 
 def read_keys(file: Path) -> list[Key]:
@@ -237,7 +241,7 @@ def _parse_key(file: Path, position: int, entry: object) -> Key:
 
 def _check_key(key: Key) -> None:
     """Names the field; the values of salt and hash are never told."""
-    if not _is_text(key.id, KEY_ID):
+    if not _is_text(key.id, API_KEY_ID):
         raise VerisynthError(f"the id is {key.id!r}; use 1 to 32 lower-case letters, digits and hyphens")
     if not _is_text(key.salt, SALT):
         raise VerisynthError(f"the salt must be {2 * SALT_BYTES} hexadecimal digits")
@@ -255,12 +259,16 @@ def _is_text(value: object, pattern: re.Pattern[str]) -> bool:
 
 
 def parse_time(field: str, text: object) -> datetime:
-    """ISO 8601; without a time zone, UTC."""
+    """ISO 8601; without a time zone, UTC; a day alone is its first moment.
+
+    Raises:
+        VerisynthError: for any other text, and for a time that is in no year from 1 to 9999 in UTC.
+    """
     try:
         time_ = datetime.fromisoformat(str(text))
-    except ValueError as error:
+        return time_.replace(tzinfo=UTC) if time_.tzinfo is None else time_.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise VerisynthError(f"{field} is {text!r}; use a time such as 2027-12-31T23:59:59Z") from error
-    return time_.replace(tzinfo=UTC) if time_.tzinfo is None else time_.astimezone(UTC)
 
 
 def time_text(time_: datetime | None) -> str:
@@ -294,6 +302,7 @@ def _write(target: Path, keys: list[Key]) -> None:
     scratch = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            _take_after(descriptor, target)
             opened.write(json.dumps(document, indent=2) + "\n")
             opened.flush()
             os.fsync(opened.fileno())
@@ -301,6 +310,16 @@ def _write(target: Path, keys: list[Key]) -> None:
     except OSError as error:
         scratch.unlink(missing_ok=True)
         raise VerisynthError(f"{target} cannot be written: {error.strerror}") from error
+
+
+def _take_after(descriptor: int, target: Path) -> None:
+    """Give the open file the owner, group and mode of the target, if there is one: a service may read it as a group."""
+    try:
+        before = target.stat()
+    except FileNotFoundError:
+        return
+    os.fchown(descriptor, before.st_uid, before.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
 
 
 def _entry(key: Key) -> dict[str, Any]:

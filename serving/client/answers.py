@@ -36,6 +36,15 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Models:
+    """All models of a service."""
+
+    served: list[Model]
+    refused: dict[str, str]
+    """By name the releases that are not served, and why."""
+
+
+@dataclass(frozen=True)
 class Samples:
     """Consecutive images of one sequence, from index `start` on."""
 
@@ -152,24 +161,18 @@ def read_verdict(answer: httpx.Response) -> Verdict:
         return verdict
 
 
-def read_models(answer: httpx.Response) -> list[Model]:
-    """The models that are served.
+def read_models(answer: httpx.Response) -> Models:
+    """The models that are served, and those that are not.
 
     Raises:
         ServiceError: `unexpected_answer` for anything else.
     """
     with _reading("list of models", answer):
-        return [_model(document) for document in answer.json()["models"]]
-
-
-def read_refused(answer: httpx.Response) -> dict[str, str]:
-    """By name the releases that are not served, and why.
-
-    Raises:
-        ServiceError: `unexpected_answer` for anything else.
-    """
-    with _reading("list of models", answer):
-        return {_text(name): _text(reason) for name, reason in answer.json()["refused"].items()}
+        document = answer.json()
+        return Models(
+            served=[_model(model) for model in document["models"]],
+            refused={_text(name): _text(reason) for name, reason in document["refused"].items()},
+        )
 
 
 def read_model(answer: httpx.Response) -> Model:

@@ -24,11 +24,11 @@ from contracts.errors import VerisynthError
 from contracts.imaging import encode_png
 from serving.client.answers import (
     Model,
+    Models,
     Samples,
     Verdict,
     read_model,
     read_models,
-    read_refused,
     read_samples,
     read_verdict,
 )
@@ -37,7 +37,7 @@ from serving.client.download import IMAGES_PER_PART, Order, Saved, save
 from serving.client.sequence import SampleSequence, parts
 
 # What the service says of one image, or breaks on: the next image may be fine.
-IMAGE_STATUSES = (400, 413, 415, 422, 500, 504)
+IMAGE_STATUSES = (400, 408, 413, 415, 422, 500, 504)
 IMAGE_CODES = ("model_failure",)
 
 LARGEST_FILE_BYTES = 256 * 1024**2
@@ -88,15 +88,15 @@ class Client:
         Raises:
             ServiceError: as every request, where the service refuses or does not answer.
         """
-        return read_models(self._connection.ask("GET", "/v1/models"))
+        return self.all_models().served
 
-    def refused(self) -> dict[str, str]:
-        """By name the releases that are not served, and why.
+    def all_models(self) -> Models:
+        """The models that are served, and those that are not.
 
         Raises:
             ServiceError: as every request.
         """
-        return read_refused(self._connection.ask("GET", "/v1/models"))
+        return read_models(self._connection.ask("GET", "/v1/models"))
 
     def model(self, name: str) -> Model:
         """One model.

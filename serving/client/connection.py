@@ -7,6 +7,7 @@ it was, under the same request id, and every one may be: checks change nothing, 
 
 import itertools
 import logging
+import random
 import re
 import uuid
 from collections.abc import Mapping
@@ -16,7 +17,6 @@ from time import sleep
 from typing import Any, BinaryIO
 
 import httpx
-import numpy as np
 
 from contracts.errors import VerisynthError
 
@@ -26,6 +26,8 @@ FINAL_CODES = ("model_refused",)
 LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.TimeoutException)
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
+# The operating system's: forked processes would share the state of any other.
+CHANCE = random.SystemRandom()
 KEY = re.compile(r"[!-~]+")
 
 logger = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class Connection:
                 if failure.status not in RETRIED_STATUSES or failure.code in FINAL_CODES:
                     raise failure
                 told = retry_after_seconds(answer.headers.get("retry-after", ""), datetime.now(UTC))
-            pause = pause_seconds(attempt, told, float(np.random.default_rng().random()))
+            pause = pause_seconds(attempt, told, CHANCE.random())
             if attempt >= self.retries or pause is None:
                 raise failure
             logger.info("%s %s: %s; trying again in %.1f s", method, path, failure.code, pause)

@@ -166,6 +166,8 @@ class SyntheticDataset(MapStyleDataset):
     def fill_in_background(self) -> Future[None]:
         """`fill` in a thread that ends with the program; the future tells when it is done, or why it ended."""
         future: Future[None] = Future()
+        # From now on nobody can cancel it, and its end can be told.
+        future.set_running_or_notify_cancel()
 
         def work() -> None:
             try:

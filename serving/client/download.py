@@ -23,9 +23,10 @@ import httpx
 from filelock import FileLock, Timeout
 
 from contracts.errors import VerisynthError
+from contracts.limits import MAXIMUM_COUNT
 from serving.client.answers import check_same_model
 from serving.client.connection import Connection, ServiceError
-from serving.client.sequence import MAXIMUM_COUNT, SampleSequence, parts
+from serving.client.sequence import SampleSequence, parts
 from serving.client.whole_file import whole_file
 
 EXTENSIONS = {"dicom": ".dicom.zip", "npz": ".npz", "zip": ".zip", "png": ".png"}
@@ -103,7 +104,8 @@ def _form(destination: Path, file_format: str | None) -> tuple[str, bool]:
 
 
 def _save_file(connection: Connection, order: Order, path: Path, file_format: str) -> Saved:
-    if len(list(parts(order.start, order.count, MAXIMUM_COUNT))) > 1:
+    _, most = next(parts(order.start, order.count, MAXIMUM_COUNT))
+    if order.count > most:
         raise VerisynthError(
             f"the count is {order.count}, and a file takes at most {MAXIMUM_COUNT} images; name a folder, not {path}"
         )

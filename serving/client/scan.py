@@ -28,14 +28,16 @@ from serving.client.client import Checked, Client
 from serving.client.connection import ServiceError
 from serving.client.whole_file import whole_file
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
-# PNG, JPEG, TIFF in both byte orders, BigTIFF likewise; DICOM is marked behind a preamble of 128 bytes.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
+# PNG, JPEG, TIFF in both byte orders, BigTIFF likewise; WebP is marked behind its length, DICOM behind 128 bytes.
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SIGNATURE_BYTES = 132
 UNCHECKED = "unchecked"
 UNREADABLE = "unreadable"
 # Not the file's fault, so that another scan tries again.
-PASSING_CODES = (UNREADABLE, "internal_error", "timeout", "model_failure", "unreachable", "unexpected_answer")
+PASSING_CODES = (
+    *(UNREADABLE, "internal_error", "timeout", "body_too_slow", "model_failure", "unreachable", "unexpected_answer"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def _json_cells(text: str) -> Iterator[dict[str, str]]:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """PNG, JPEG, TIFF and DICOM files in a folder and those below it, in the order of their names.
+    """PNG, JPEG, TIFF, WebP and DICOM files in a folder and those below it, in the order of their names.
 
     By their first bytes, and by their names so that a broken one is told of. Hidden files and folders are passed over,
     and links to folders are not followed.
@@ -195,7 +197,8 @@ def _is_image(path: Path) -> bool:
             start = file.read(SIGNATURE_BYTES)
     except OSError:
         return has_name
-    return start.startswith(SIGNATURES) or start[128:] == b"DICM"
+    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return start.startswith(SIGNATURES) or is_webp or start[128:] == b"DICM"
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from typing import Any
 
 from contracts.errors import VerisynthError
 
-MAXIMUM_COUNT = 1024
-"""Images that one request may ask for; the service's own limit."""
 SEED_BITS = 32
 
 

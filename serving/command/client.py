@@ -17,7 +17,7 @@ from serving.client.client import Checked, Client
 from serving.client.connection import EXAMPLE_URL, ServiceError
 from serving.client.download import EXTENSIONS
 from serving.client.scan import UNCHECKED
-from serving.command.ending import FOUND, REFUSED, shown
+from serving.command.ending import FOUND, exit_code, shown
 
 URL_VARIABLE, KEY_VARIABLE = "VERISYNTH_CLIENT_URL", "VERISYNTH_CLIENT_KEY"
 OUTCOMES = (*(verdict for verdict in VERDICTS if verdict != "real"), UNCHECKED)
@@ -109,19 +109,20 @@ def check(
 ) -> None:
     """Are these images real?
 
-    PNG, JPEG, TIFF and DICOM files. Their names are not sent. Only `real` was found to be real: of `out_of_scope`, the
-    probability means nothing.
+    PNG, JPEG, TIFF, WebP and DICOM files. Their names are not sent. Only `real` was found to be real: of
+    `out_of_scope`, the probability means nothing.
     """
-    outcomes = []
+    outcomes, codes = [], []
     if not as_json:
         click.echo(f"{'verdict':<12}  {'synthetic':>9}  {'typicality':>10}  {'model':<12}  file")
     for checked in client.check_many(files, model=model, concurrency=concurrency):
         outcomes.append(UNCHECKED if checked.verdict is None else checked.verdict.verdict)
+        codes += [exit_code(checked.error)] if checked.error is not None else []
         if as_json:
             click.echo(json.dumps(_document(checked)))
         else:
             _tell(checked)
-    _end(outcomes, fail_on, otherwise=REFUSED if UNCHECKED in outcomes else 0)
+    _end(outcomes, fail_on, otherwise=min(codes, default=0))
 
 
 @click.command()
@@ -174,16 +175,16 @@ def models(client: Client, name: str | None, as_json: bool) -> None:
     if name is not None:
         click.echo(json.dumps(asdict(client.model(name))) if as_json else client.card(name))
         return
-    served, refused = client.models(), client.refused()
+    found = client.all_models()
     if as_json:
-        click.echo(json.dumps({"models": [asdict(model) for model in served], "refused": refused}))
+        click.echo(json.dumps({"models": [asdict(model) for model in found.served], "refused": found.refused}))
         return
     click.echo(f"{'model':<16}  {'version':<12}  {'image':<9}  labels")
-    for model in served:
+    for model in found.served:
         image = model.manifest["image"]
         pixels = f"{image['size']}x{image['size']}x{image['channels']}"
         click.echo(f"{model.name:<16}  {model.version:<12}  {pixels:<9}  {', '.join(model.labels) or '-'}")
-    for unserved, reason in refused.items():
+    for unserved, reason in found.refused.items():
         click.echo(f"{unserved} is not served: {shown(reason)}", err=True)
 
 

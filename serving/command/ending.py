@@ -21,6 +21,10 @@ Exit codes:
 """
 
 
+# Too slow just now, too often just now.
+PASSING = (408, 429)
+
+
 class EndingInWords(click.Group):
     """A group whose commands end with the exit codes above, and no stack traces where a user can do something."""
 
@@ -29,19 +33,25 @@ class EndingInWords(click.Group):
             return super().invoke(ctx)
         except ServiceError as error:
             click.echo(f"{error.code}: {shown(error.message)} (request {error.request_id or 'without id'})", err=True)
-            passing = error.status is None or error.status == 429 or error.status >= 500
-            ctx.exit(UNREACHABLE if passing else REFUSED)
+            ctx.exit(exit_code(error))
         except VerisynthError as error:
             click.echo(str(error), err=True)
-            ctx.exit(USAGE)
+            ctx.exit(exit_code(error))
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
             click.echo(str(error), err=True)
-            ctx.exit(USAGE)
+            ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             click.echo("stopped; what was saved stays, and the same command goes on", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def exit_code(error: VerisynthError | OSError) -> int:
+    """What to end with for an error that is told: a file's or the command's own fault, or what the service says."""
+    if not isinstance(error, ServiceError):
+        return USAGE
+    return UNREACHABLE if error.status is None or error.status in PASSING or error.status >= 500 else REFUSED
 
 
 def shown(text: object) -> str:

@@ -24,7 +24,10 @@ def keys(context: click.Context, file: Path) -> None:
 @keys.command("create")
 @click.option("--scopes", required=True, help=f"Some of {','.join(SCOPES)}, with commas between.")
 @click.option("--id", "name", help="What the key is called in logs; left out: drawn at random.")
-@click.option("--expires", help="A time such as 2027-12-31T23:59:59Z; left out: never.")
+@click.option(
+    "--expires",
+    help="A time such as 2027-12-31T23:59:59Z; of a day alone, 00:00 UTC that day; left out: never.",
+)
 @click.option("--requests-per-minute", type=int, help="Instead of VERISYNTH_REQUESTS_PER_MINUTE.")
 @click.pass_obj
 def create(file: Path, scopes: str, name: str | None, expires: str | None, requests_per_minute: int | None) -> None:
@@ -78,13 +81,17 @@ def audit() -> None:
 @click.option("--previous", default=audit_log.NO_HASH, help="The hash that the first line must name.")
 @click.pass_context
 def verify(context: click.Context, files: tuple[Path, ...], last: str | None, previous: str) -> None:
-    """Name the first line of FILES, in the order they were written, that is wrong."""
+    """Name the first line of FILES, in the order they were written, that is wrong, and what they say is missing."""
     try:
         chain = audit_log.verify(files, last, previous)
     except audit_log.BrokenChainError as broken:
         click.echo(str(broken), err=True)
         context.exit(FOUND)
     click.echo(f"{chain.lines} lines, all whole and in their order; the last has the hash {chain.last}")
+    if chain.gaps:
+        click.echo(f"{chain.gaps} of them tell of a gap: {chain.missed} answers could not be recorded")
+    if chain.torn_bytes:
+        click.echo(f"{chain.torn_bytes} bytes of lines that were never whole were cut off: a process was ended at once")
 
 
 @audit.command("last")

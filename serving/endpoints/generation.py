@@ -6,6 +6,7 @@ import reprlib
 import secrets
 from typing import TYPE_CHECKING
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,7 +32,7 @@ async def generate(worker: Worker, request: Request) -> Response:
     wanted = await read_generate(request)
     async with worker.admitted():
         model = worker.model(wanted.model)
-        work_of(request.scope).model, work_of(request.scope).count = model.name, wanted.count
+        work_of(request.scope).model = model.name
         balance = _balance(model, wanted)
         seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
         parts = await _batches(worker, model, seed, wanted)
@@ -41,14 +42,20 @@ async def generate(worker: Worker, request: Request) -> Response:
         body = await worker.in_thread(lambda: form.write(samples, origin, worker.signing))
         if worker.store is not None:
             await worker.in_thread(functools.partial(_remember, worker, worker.store, origin, samples))
-    worker.metrics.generated_images.labels(model.name).inc(wanted.count)
+    work_of(request.scope).count = wanted.count
     headers = {
         "X-Verisynth-Model": model.name,
         "X-Verisynth-Version": model.version,
         "X-Verisynth-Seed": str(seed),
         "Content-Disposition": f'attachment; filename="{_file_name(origin, wanted.start)}.{form.extension}"',
     }
-    return Response(body, media_type=form.media_type, headers=headers)
+    # What could not be recorded is not handed out, and what follows an answer does not happen.
+    after = BackgroundTask(_count, worker, model, wanted.count)
+    return Response(body, media_type=form.media_type, headers=headers, background=after)
+
+
+async def _count(worker: Worker, model: Model, count: int) -> None:
+    worker.metrics.generated_images.labels(model.name).inc(count)
 
 
 async def _batches(worker: Worker, model: Model, seed: int, wanted: GenerateRequest) -> list[Samples]:

@@ -31,19 +31,19 @@ from cryptography.hazmat.primitives.serialization import (
 
 from contracts.balances import BALANCES
 from contracts.errors import VerisynthError
+from contracts.limits import MAXIMUM_SEED
 
 SCHEMA = 1
 IMAGE, MASK, GRID = "image", "mask", "grid"
 KINDS = (IMAGE, MASK, GRID)
 VALID, BROKEN, UNSIGNED, UNKNOWN_KEY, ABSENT = "valid", "broken", "unsigned", "unknown_key", "absent"
 STATUSES = (VALID, BROKEN, UNSIGNED, UNKNOWN_KEY, ABSENT)
-LARGEST_SEED = 2**63 - 1
 # Far beyond any request, and small enough for every integer that the runtime makes of it.
 LARGEST_INDEX = 2**32
 LONGEST_TEXT = 256
 SHA256 = re.compile(r"[0-9a-f]{64}")
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-KEY_ID = re.compile(r"[0-9a-f]{16}")
+SIGNING_KEY_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class ClaimError(Exception):
@@ -95,14 +95,14 @@ class Claim:
             _check(_is_text(document[name]), name)
         _check(document["label"] is None or _is_text(document["label"]), "label")
         _check(document["balance"] in (None, *BALANCES), "balance")
-        _check(_is_whole(document["seed"], LARGEST_SEED), "seed")
+        _check(_is_whole(document["seed"], MAXIMUM_SEED), "seed")
         _check(_is_whole(document["index"], LARGEST_INDEX), "index")
         _check(_is_whole(document["count"], LARGEST_INDEX), "count")
         # NaN is in no range.
         _check(type(document["truncation"]) in (int, float) and 0 <= document["truncation"] <= 1, "truncation")
         _check(_matches(SHA256, document["pixel_sha256"]), "pixel_sha256")
         _check((document["key_id"] is None) == (document["signature"] is None), "signature")
-        _check(document["key_id"] is None or _matches(KEY_ID, document["key_id"]), "key_id")
+        _check(document["key_id"] is None or _matches(SIGNING_KEY_ID, document["key_id"]), "key_id")
         _check(document["signature"] is None or _is_text(document["signature"]), "signature")
         origin = Origin(**{name: document[name] for name in Origin.__dataclass_fields__})
         rest = {name: document[name] for name in Claim.__dataclass_fields__ if name != "origin"}
@@ -128,14 +128,14 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Keyring:
+class ClaimKeys:
     """The key that signs, if any, and the public keys by key id whose signatures count."""
 
     signing: Ed25519PrivateKey | None = None
     trusted: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
 
     @staticmethod
-    def load(signing_key_file: Path | None, trusted_keys_folder: Path | None) -> "Keyring":
+    def load(signing_key_file: Path | None, trusted_keys_folder: Path | None) -> "ClaimKeys":
         """The key in the PEM file, and the public keys in the `*.pem` files of the folder; one's own is always trusted.
 
         Raises:
@@ -144,7 +144,7 @@ class Keyring:
         signing = None if signing_key_file is None else _read_signing_key(signing_key_file)
         public = [] if signing is None else [signing.public_key()]
         public += [] if trusted_keys_folder is None else _read_trusted_keys(trusted_keys_folder)
-        return Keyring(signing, {key_id(key): key for key in public})
+        return ClaimKeys(signing, {key_id(key): key for key in public})
 
     @functools.cached_property
     def key_id(self) -> str | None:

@@ -20,7 +20,7 @@ from serving.provenance.claims import (
     VALID,
     Claim,
     ClaimError,
-    Keyring,
+    ClaimKeys,
     Origin,
     pixel_sha256,
 )
@@ -68,7 +68,7 @@ class Evidence:
         }
 
 
-def examine(data: bytes, pixels: np.ndarray, keyring: Keyring, models: Mapping[str, Model]) -> Evidence:
+def examine(data: bytes, pixels: np.ndarray, keyring: ClaimKeys, models: Mapping[str, Model]) -> Evidence:
     """What the mark in an uploaded file is worth, `pixels` uint8 [H, W, C] being what the file was decoded to.
 
     At most one image is generated. No file makes this raise.

@@ -11,8 +11,9 @@ SQLAlchemy speaks to SQLite and PostgreSQL in the same words. It is an extra (`f
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TypeVar
 
@@ -44,10 +45,19 @@ from serving.provenance.fingerprints import MAXIMUM_DISTANCE, Match, StoreError,
 
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 CONNECT_SECONDS = 3
+# A request waits for no statement longer than that, nor for a server that no longer acknowledges what it is sent.
+STATEMENT_SECONDS = 5
+SQLITE_OPTIONS = {"timeout": CONNECT_SECONDS}
+POSTGRESQL_OPTIONS = {
+    "connect_timeout": CONNECT_SECONDS,
+    "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
+    "options": f"-c statement_timeout={STATEMENT_SECONDS}s",
+}
 # After a failure the database is left alone for a while: nobody waits for it request after request.
 REST_SECONDS = 10.0
 PENDING_REQUESTS = 256
-ATTEMPTS = 10
+# Of writers that never pause, each wins its turn by chance.
+ATTEMPTS = 100
 
 Answer = TypeVar("Answer")
 
@@ -140,11 +150,21 @@ class FingerprintStore:
         self._engine.dispose()
 
     def _ask(self, question: Callable[[], Answer]) -> Answer:
+        with self._watched():
+            self._make()
+            return question()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Nothing is asked of a database that failed just now; one that fails in the block is left alone for a while.
+
+        Raises:
+            StoreError: in either case.
+        """
         if time.monotonic() < self._rests_until:
             raise StoreError(f"the fingerprints' database failed less than {self._rest_seconds:g} seconds ago")
         try:
-            self._make()
-            return question()
+            yield
         except SQLAlchemyError as error:
             self._rests_until = time.monotonic() + self._rest_seconds
             # A driver's words name host and user at most.
@@ -207,23 +227,34 @@ class FingerprintStore:
         if at is None or number >= at.first + at.images:
             # It was outdated in the meantime.
             return None
-        return Match(Origin(**json.loads(at.origin)), at.start + number - at.first, int(found[position]))
+        with _parsing():
+            return Match(Origin(**json.loads(at.origin)), at.start + number - at.first, int(found[position]))
 
     def _read_on(self) -> tuple[int, np.ndarray]:
         """The number of the first image kept in memory, and the fingerprints from it on, all that the log holds now."""
-        with self._lock, self._engine.connect() as connection:
+        # While somebody waited for the lock, the database may have failed: it is not waited for once more.
+        with self._lock, self._watched(), self._engine.connect() as connection, _parsing():
             rows = select(LOG.c.first, LOG.c.images, LOG.c.fingerprints).where(LOG.c.first >= self._end)
-            parts = [self._fingerprints]
+            parts, end = [self._fingerprints], self._end
             for first, count, blob in connection.execute(rows.order_by(LOG.c.first)):
-                if first != self._end:
+                if first != end:
                     # What lies between is outdated, and all before it.
-                    parts, self._begin = [], first
+                    parts = []
                 parts.append(np.frombuffer(blob, dtype="<u8").reshape(count, 2))
-                self._end = first + count
-            if len(parts) > 1 or parts[0] is not self._fingerprints:
+                end = first + count
+            if end != self._end:
                 kept = np.concatenate(parts)[-self.maximum_images :]
-                self._fingerprints, self._begin = kept, self._end - len(kept)
+                self._fingerprints, self._begin, self._end = kept, end - len(kept), end
             return self._begin, self._fingerprints
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Whatever a row holds that this service did not write is a failure of the store."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"the fingerprints' database holds a row that is none: {error}") from error
 
 
 def _engine(url: str) -> Engine:
@@ -235,11 +266,15 @@ def _engine(url: str) -> Engine:
     kind = parsed.drivername
     if kind not in DRIVERS or not parsed.database or parsed.database == ":memory:":
         raise VerisynthError(f"VERISYNTH_FINGERPRINTS_URL names a {kind} database that is not taken; {advice}")
-    options = {"timeout": CONNECT_SECONDS} if kind == "sqlite" else {"connect_timeout": CONNECT_SECONDS}
     try:
-        # A connection that broke while it lay idle is replaced unseen. Parameters are left out of error messages.
         return create_engine(
-            parsed.set(drivername=DRIVERS[kind]), connect_args=options, pool_pre_ping=True, hide_parameters=True
+            parsed.set(drivername=DRIVERS[kind]),
+            connect_args=SQLITE_OPTIONS if kind == "sqlite" else POSTGRESQL_OPTIONS,
+            pool_timeout=CONNECT_SECONDS,
+            # A connection that broke while it lay idle is replaced unseen.
+            pool_pre_ping=True,
+            # Parameters are left out of error messages.
+            hide_parameters=True,
         )
     except ModuleNotFoundError as error:
         raise VerisynthError(

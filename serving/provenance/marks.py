@@ -5,17 +5,16 @@ What is read comes from strangers: no more than 64 KiB of it, nothing of XML tha
 bears our namespace without holding exactly one claim is refused, not passed over.
 """
 
-import io
 import struct
 import zlib
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
-import pydicom
-from PIL import Image
 from pydicom.dataset import Dataset
 
 from contracts.dicom import is_dicom
+from contracts.dicom_elements import SHORT_BYTES, read_elements
+from contracts.header import open_image
 from contracts.imaging import FORMATS
 from serving.provenance.claims import Claim, ClaimError
 
@@ -39,6 +38,8 @@ PACKET = f"""\
 <?xpacket end="r"?>"""
 # An odd group is private; the block within it is found by its creator.
 PRIVATE_GROUP, PRIVATE_CREATOR, CLAIM_ELEMENT = 0x0011, "VERISYNTH", 0x01
+LAST_CREATOR = 0x00FF
+CHARACTER_SET = 0x00080005
 
 
 def mark_png(data: bytes, claim: Claim) -> bytes:
@@ -65,9 +66,9 @@ def read_mark(data: bytes) -> Claim | None:
 
 
 def _packet(data: bytes) -> bytes:
-    """The XMP packet of a PNG, JPEG or TIFF file; empty where there is none."""
+    """The XMP packet of a PNG, JPEG, TIFF or WebP file; empty where there is none."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_image(data, FORMATS) as image:
             packet = image.info.get("xmp")
             if packet is None and image.format == "PNG" and XMP_KEYWORD in data:
                 # A packet behind the pixels is met only on the way through them.
@@ -127,11 +128,21 @@ class _PacketReader:
             self._pieces.append(text)
 
 
+def _claim_limit(tag: int) -> int | None:
+    """Our block may be any of the group's: their creators and what may be the claim are read."""
+    group, element = tag >> 16, tag & 0xFFFF
+    if group != PRIVATE_GROUP:
+        return SHORT_BYTES if tag == CHARACTER_SET else None
+    if element <= LAST_CREATOR:
+        return SHORT_BYTES
+    return LARGEST_PACKET_BYTES if element & 0xFF == CLAIM_ELEMENT else None
+
+
 def _dicom_text(data: bytes) -> str | None:
     if PRIVATE_CREATOR.encode() not in data:
         return None
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+        dataset = read_elements(data, _claim_limit)
         try:
             element = dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)[CLAIM_ELEMENT]
         except KeyError:

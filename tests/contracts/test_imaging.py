@@ -35,6 +35,8 @@ FILES = {
     "jpeg cmyk": encoded(RGB.convert("CMYK"), "JPEG"),
     "tiff": encoded(RGB, "TIFF"),
     "tiff deflate": encoded(RGB, "TIFF", compression="tiff_adobe_deflate"),
+    "webp": encoded(RGB, "WEBP"),
+    "webp lossless": encoded(RGB.convert("RGBA"), "WEBP", lossless=True),
     "dicom": dicom(np.arange(400, dtype=np.uint16).reshape(20, 20)),
 }
 
@@ -115,6 +117,7 @@ def test_several_frames_are_refused() -> None:
     frames = [Image.fromarray(speckle(seed)) for seed in range(3)]
     assert refusal(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])) == "several_frames"
     assert refusal(encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])) == "several_frames"
+    assert refusal(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])) == "several_frames"
 
 
 def test_foreign_tiny_and_truncated_files_are_refused() -> None:

@@ -10,14 +10,14 @@ import pydicom
 import pytest
 
 from contracts.imaging import decode
+from contracts.limits import MAXIMUM_COUNT, MAXIMUM_START
 from serving.formats import FORMATS, Signing
-from serving.provenance.claims import Keyring, Origin
-from serving.requests import MAXIMUM_COUNT, MAXIMUM_START
+from serving.provenance.claims import ClaimKeys, Origin
 from serving.runtime import Samples
 from tests.releases import real_images
 
 ORIGIN = Origin(model="waves", version="0123456789ab", seed=7, truncation=0.5, label=None, balance="training")
-SIGNING = Signing(Keyring())
+SIGNING = Signing(ClaimKeys())
 
 
 @pytest.fixture(params=[1, 3])

@@ -19,7 +19,7 @@ import pydicom
 import pytest
 from PIL import Image, TiffImagePlugin
 from pydicom.encaps import encapsulate
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from contracts.imaging import encode_png
 from serving.refusals import STATUSES
@@ -106,6 +106,18 @@ def tiffs() -> list[bytes]:
     ]
 
 
+def webps() -> list[bytes]:
+    colour = Image.fromarray(PIXELS)
+    exif = Image.Exif()
+    exif[274] = 6
+    return [
+        encoded(colour, "WEBP"),
+        encoded(colour, "WEBP", lossless=True, exif=exif),
+        encoded(colour.convert("RGBA"), "WEBP", icc_profile=b"x" * 50, xmp=b"<x/>"),
+        encoded(colour, "WEBP", save_all=True, append_images=[colour.rotate(90)]),
+    ]
+
+
 def dicoms() -> list[bytes]:
     stored = np.arange(1024, dtype=np.uint16).reshape(32, 32)
     plain = dicom(stored, window=(500, 300))
@@ -117,8 +129,9 @@ def dicoms() -> list[bytes]:
         dataset.save_as(buffer, enforce_file_format=True)
         return buffer.getvalue()
 
-    def deflate(dataset: pydicom.Dataset) -> None:
-        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    def codestream(dataset: pydicom.Dataset) -> None:
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        dataset.PixelData = encapsulate([encoded(Image.fromarray(stored), "JPEG2000", no_jp2=True)])
 
     def run_lengths(dataset: pydicom.Dataset) -> None:
         dataset.file_meta.TransferSyntaxUID = RLELossless
@@ -136,7 +149,7 @@ def dicoms() -> list[bytes]:
     return [
         plain,
         dicom(stored, photometric="MONOCHROME1"),
-        *(changed(change) for change in (deflate, run_lengths, nest)),
+        *(changed(change) for change in (codestream, run_lengths, nest)),
     ]
 
 
@@ -232,7 +245,7 @@ class Corpus:
     """Requests by number."""
 
     def __init__(self) -> None:
-        self.images = {"png": pngs(), "jpeg": jpegs(), "tiff": tiffs(), "dicom": dicoms()}
+        self.images = {"png": pngs(), "jpeg": jpegs(), "tiff": tiffs(), "webp": webps(), "dicom": dicoms()}
         self.kinds = [*self.images, "multipart", "json"]
 
     def ask(self, client: httpx.Client, number: int) -> httpx.Response:

@@ -72,7 +72,7 @@ def test_every_refusal_can_occur() -> None:
     raising = [
         "contracts/imaging.py",
         "contracts/dicom.py",
-        *(f"serving/{name}.py" for name in ("requests", "worker", "edge", "access/gate")),
+        *(f"serving/{name}.py" for name in ("requests", "worker", "edge", "access/gate", "endpoints/generation")),
     ]
     source = " ".join((ROOT / path).read_text(encoding="utf-8") for path in raising)
     by_status = {default_code(status) for status in (400, 404, 405)}

@@ -19,7 +19,7 @@ from contracts import latents
 from contracts.card import card
 from contracts.imaging import decode, encode_png
 from contracts.manifest import read_release
-from serving.provenance.claims import Keyring, Origin
+from serving.provenance.claims import ClaimKeys, Origin
 from serving.refusals import STATUSES
 from serving.runtime import Model
 from tests.releases import real_images, write_small_release
@@ -318,7 +318,7 @@ def test_a_mutated_mark_never_breaks_the_service(client: httpx.Client, data: st.
     fields = ("kind", "model", "version", "seed", "index", "truncation", "label", "balance", "signature", "x")
     values = st.none() | st.integers() | st.floats() | st.text(max_size=5) | st.just("waves") | st.just("\ud800")
     version = client.get("/v1/models/waves").json()["version"]
-    claim = Keyring().claim("image", Origin("waves", version, 7, 1.0, None, None), 0, image)
+    claim = ClaimKeys().claim("image", Origin("waves", version, 7, 1.0, None, None), 0, image)
     text = json.dumps(claim.document() | data.draw(st.dictionaries(st.sampled_from(fields), values, max_size=3)))
     xmp = f"<a xmlns:o='urn:verisynth:provenance#'><o:claim><![CDATA[{text}]]></o:claim></a>".encode()
     upload = io.BytesIO()

@@ -1,4 +1,4 @@
-"""A folder of PNG, JPEG or TIFF images, or one folder per class; patients from file names or from a CSV table."""
+"""A folder of PNG, JPEG, TIFF or WebP images, or one folder per class; patients from file names or from a CSV table."""
 
 import csv
 import re
@@ -37,7 +37,7 @@ def collect(source: FolderSource) -> Collection:
 
 
 def read_image(path: Path) -> Pixels:
-    """Decode a PNG, JPEG or TIFF file.
+    """Decode a PNG, JPEG, TIFF or WebP file.
 
     Raises:
         ImageError: for anything else. DICOM too: its patients are known only to the `dicom` source.

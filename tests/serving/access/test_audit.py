@@ -209,7 +209,7 @@ def test_what_was_never_whole_is_cut_off_and_told(file: Path, count: int) -> Non
     file.with_name("audit.jsonl.last").write_text(digest(lines[-1]) if lines else "")
     written(file, 1)
     assert records(file)[-1]["torn_bytes"] == 12
-    assert verify([file]).lines == count + 1
+    assert (verify([file]).lines, verify([file]).torn_bytes) == (count + 1, 12)
 
 
 def test_a_file_that_was_moved_away_is_followed_by_a_linked_one(file: Path, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_who_waited_for_a_lock_that_is_gone_takes_the_new_one(file: Path) -> Non
         beside.unlink()
         fcntl.flock(held, fcntl.LOCK_UN)
         waiting.result(timeout=60)
-    assert beside.read_text() == verify([file]).last
+    assert beside.read_text().split()[0] == verify([file]).last
 
 
 def test_a_tail_cut_off_under_the_writer_shows_after_the_next_line(
@@ -351,7 +351,55 @@ def test_a_full_disk_fails_and_leaves_the_log_whole(tmp_path: Path) -> None:
         log.append(answered())
         assert records(file)[-2]["event"] == "gap"
         assert records(file)[-2]["missed"] == failed + 1
-        verify([file])
+        assert (verify([file]).gaps, verify([file]).missed) == (1, failed + 1)
+
+
+def test_what_a_full_disk_took_is_told_by_the_next_service(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        file = disk / "audit.jsonl"
+        logs = AuditLog(file), AuditLog(file)
+        logs[0].append(answered())
+        ballast = fill(disk)
+        failed = 0
+        for number in range(100):
+            try:
+                logs[number % 2].append(answered(number))
+            except OSError:
+                failed += 1
+        before = verify([file])
+        check_file(file)  # which finds no room either
+        assert verify([file]) == before
+        ballast.unlink()
+        check_file(file)
+        check_file(file)
+        assert records(file)[-1]["event"] == "gap"
+        assert verify([file]).missed == failed > 0
+        logs[0].append(answered())
+        assert (verify([file]).lines, verify([file]).gaps) == (before.lines + 2, 1)
+
+
+def test_a_log_that_never_had_a_line_counts_too(file: Path) -> None:
+    file.mkdir()
+    log = AuditLog(file)
+    for _ in range(3):
+        with pytest.raises(OSError, match="Is a directory"):
+            log.append(answered())
+    file.rmdir()
+    written(file, 1)
+    assert [record["event"] for record in records(file)] == ["gap", "request"]
+    assert verify([file]).missed == 3
+
+
+def test_what_cannot_be_counted_beside_the_log_is_counted_in_memory(file: Path) -> None:
+    beside = file.with_name("audit.jsonl.last")
+    beside.mkdir()
+    log = AuditLog(file)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Is a directory"):
+            log.append(answered())
+    beside.rmdir()
+    log.append(answered())
+    assert verify([file]).missed == 2
 
 
 def run_into_the_limit(file: Path) -> None:
@@ -488,6 +536,29 @@ def test_a_device_that_is_always_full(tmp_path: Path, models: Path) -> None:
         assert "sha256" not in refused.text
         assert audit_failures(client) == 3
         assert client.get("/").status_code == 200
+    assert "Traceback" not in service.log.read_text()
+
+
+@pytest.mark.parametrize("route", ["generate", "check"])
+def test_what_was_not_handed_out_is_not_counted(tmp_path: Path, models: Path, route: str) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    settings = {"VERISYNTH_WORKERS": "1", "VERISYNTH_AUDIT_FILE": str(full)}
+    with serve(tmp_path / "home", models, **settings) as service, service.client() as client:
+        # The first one is refused after its work, the next ones before.
+        refused = client.post("/v1/generate", json={"count": 1}) if route == "generate" else check(client)
+        assert refused.json()["error"]["code"] == "audit_failure"
+        counted = ("verisynth_generated_images_total{", "verisynth_authenticity_checks_total{")
+        lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(counted)]
+        assert {line.split()[-1] for line in lines} == {"0.0"}
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_images_that_were_not_made_are_not_in_the_log(tmp_path: Path, models: Path) -> None:
+    settings = {"VERISYNTH_WORKERS": "1", "VERISYNTH_AUDIT_FILE": str(tmp_path / "audit.jsonl")}
+    with serve(tmp_path / "home", models, **settings) as service, service.client() as client:
+        assert client.post("/v1/generate", json={"count": 1, "label": "blue"}).status_code == 422
+    assert [record["count"] for record in records(tmp_path / "audit.jsonl")] == [None]
 
 
 def test_services_share_one_log(tmp_path: Path, models: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,19 @@ def test_the_file_holds_no_secret_and_is_its_owners(file: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o440])
+def test_a_changed_file_keeps_its_mode_and_its_group(file: Path, mode: int) -> None:
+    create_key(file, ["check"], name="one")
+    file.chmod(mode)
+    others = [group for group in os.getgroups() if group != os.getgid()]
+    group = 12_345 if os.geteuid() == 0 else next(iter(others), os.getgid())
+    os.chown(file, -1, group)
+    create_key(file, ["check"], name="two")
+    revoke_key(file, "one")
+    found = file.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_gid) == (mode, group)
+
+
 def test_keys_are_listed_by_age_and_revoked(file: Path) -> None:
     for name in ("a", "b"):
         create_key(file, ["check"], name=name)
@@ -122,6 +136,8 @@ def test_a_wrong_key_is_not_made(file: Path, arguments: dict[str, Any], reason: 
         (lambda document: document["keys"][0].update(scopes=["check", 3]), "check, 3"),
         (lambda document: document["keys"][0].update(created="soon"), "created is 'soon'"),
         (lambda document: document["keys"][0].update(expires=3), "expires is 3"),
+        (lambda document: document["keys"][0].update(expires="9999-12-31T23:59:59-05:00"), "expires is '9999"),
+        (lambda document: document["keys"][0].update(created="0001-01-01T00:00+05:00"), "created is '0001"),
         (lambda document: document["keys"][0].update(requests_per_minute=True), "requests_per_minute is True"),
     ],
 )
@@ -207,6 +223,28 @@ def test_a_broken_file_keeps_the_keys_of_before(
     assert ring.obstacle is None
 
 
+def test_a_file_that_could_not_be_read_once_is_read_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    first = create_key(file, ["check"])
+    ring = KeyRing(file, clock)
+    assert ring.find(first)
+    second = create_key(file, ["check"])
+
+    def fail(_: Path) -> list[keys.Key]:
+        raise VerisynthError("no more file descriptors")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keys, "read_keys", fail)
+        for _ in range(3):
+            clock.seconds += 1
+            assert not ring.find(second)
+    assert caplog.messages == ["the keys of before stay: no more file descriptors"]
+    clock.seconds += 1
+    assert ring.find(second)
+
+
 def test_without_a_good_file_at_first_nobody_is_let_in_until_there_is_one(file: Path) -> None:
     clock = Clock()
     file.write_text("{")
@@ -234,6 +272,10 @@ def test_an_unknown_id_takes_the_same_work_as_a_wrong_secret(file: Path, monkeyp
         assert ring.find(f"vs_{name}_{'A' * 43}") is None
     assert compared[0] == compared[1] == 128
     assert hashed[0] == hashed[1]
+
+
+def test_a_day_alone_is_its_first_moment() -> None:
+    assert keys.time_text(keys.parse_time("expires", "2027-12-31")) == "2027-12-31T00:00:00Z"
 
 
 def test_an_expired_key_is_told_apart(file: Path) -> None:

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import VerisynthError
-from serving.client.answers import Samples, read_model, read_models, read_samples, read_verdict
+from serving.client.answers import Models, Samples, read_model, read_models, read_samples, read_verdict
 from serving.client.connection import ServiceError
 from serving.formats import Signing, write_npz
-from serving.provenance.claims import Keyring, Origin
+from serving.provenance.claims import ClaimKeys, Origin
 from serving.runtime import Samples as Drawn
 from tests.releases import manifest, real_images
 
 DRAWN = Drawn(real_images(3, size=8), masks=np.zeros((3, 8, 8), np.uint8), labels=np.arange(3))
-NPZ = write_npz(DRAWN, Origin("waves", "0" * 12, 7, 1.0, None, None), Signing(Keyring()))
+NPZ = write_npz(DRAWN, Origin("waves", "0" * 12, 7, 1.0, None, None), Signing(ClaimKeys()))
 HEADERS = {"X-Verisynth-Model": "waves", "X-Verisynth-Version": "0" * 12, "X-Verisynth-Seed": "7", "X-Request-ID": "id"}
 VERDICT = {
     "model": "waves",
@@ -82,7 +82,9 @@ def test_a_verdict_and_models() -> None:
     assert (verdict.verdict, verdict.synthetic_probability, verdict.typicality) == ("real", 0.25, 0.5)
     assert (verdict.sha256, verdict.document) == ("f" * 64, VERDICT)
     model = read_model(answer(json.dumps(MODEL).encode()))
-    assert read_models(answer(json.dumps({"models": [MODEL], "refused": {}}).encode())) == [model]
+    assert read_models(answer(json.dumps({"models": [MODEL], "refused": {"old": "why"}}).encode())) == Models(
+        [model], {"old": "why"}
+    )
     assert (model.name, model.labels, model.has_masks) == ("waves", [], False)
 
 
@@ -94,7 +96,7 @@ JSON_VALUES = st.recursive(
 
 
 @pytest.mark.parametrize(
-    ("read", "whole"), [(read_verdict, VERDICT), (read_model, MODEL), (read_models, {"models": [MODEL]})]
+    ("read", "whole"), [(read_verdict, VERDICT), (read_model, MODEL), (read_models, {"models": [MODEL], "refused": {}})]
 )
 @given(data=st.data())
 def test_documents_with_other_values_are_read_or_an_error(

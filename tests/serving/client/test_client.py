@@ -14,8 +14,8 @@ import pytest
 from contracts.card import card
 from contracts.errors import VerisynthError
 from contracts.imaging import encode_png
+from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED
 from contracts.manifest import read_release
-from serving import requests
 from serving.client import sequence
 from serving.client.client import Client
 from serving.client.connection import ServiceError
@@ -89,7 +89,7 @@ def test_generate_is_what_the_model_draws(connected: Client, service: Service) -
 
 
 def test_many_images_are_one_sequence_of_several_requests(service: Service, network: Flaky) -> None:
-    count = requests.MAXIMUM_COUNT + 76
+    count = MAXIMUM_COUNT + 76
     with Client(network.url) as client:
         samples = client.generate(count, model="labelled", seed=3)
         assert len(network.requests) > 1
@@ -359,6 +359,5 @@ def test_one_client_serves_many_threads(connected: Client) -> None:
 
 
 def test_limits_are_the_services_own() -> None:
-    assert sequence.MAXIMUM_COUNT == requests.MAXIMUM_COUNT
-    assert 2**sequence.SEED_BITS <= requests.MAXIMUM_SEED
-    assert IMAGES_PER_PART <= requests.MAXIMUM_COUNT
+    assert 2**sequence.SEED_BITS <= MAXIMUM_SEED
+    assert IMAGES_PER_PART <= MAXIMUM_COUNT

@@ -157,7 +157,9 @@ def test_a_part_is_fetched_once_by_many(network: Flaky, tmp_path: Path) -> None:
 
 def test_filling_in_the_background(network: Flaky, tmp_path: Path) -> None:
     samples = dataset(network, tmp_path)
-    samples.fill_in_background().result(timeout=60)
+    filling = samples.fill_in_background()
+    assert not filling.cancel()  # else its end could not be told
+    filling.result(timeout=60)
     assert generated(network) == [0, IMAGES_PER_PART, 2 * IMAGES_PER_PART]
     samples[COUNT - 1]
     assert len(generated(network)) == 3

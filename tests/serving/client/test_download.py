@@ -182,6 +182,7 @@ def test_two_do_not_save_into_one_folder(client: Client, tmp_path: Path) -> None
     ("name", "fields", "message"),
     [
         ("a.npz", {"count": 1025}, "at most 1024"),
+        ("a.npz", {"count": 10**15}, "at most 1024"),
         ("a.npz", {"count": 0}, "at least 1"),
         ("a.npz", {"file_format": "zip"}, "the format is zip"),
         ("a.png", {"file_format": "npz"}, "the format is npz"),

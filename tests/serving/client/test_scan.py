@@ -18,6 +18,7 @@ from contracts.imaging import encode_png
 from serving.client.client import Client
 from serving.client.connection import ServiceError
 from serving.client.scan import COLUMNS, Report, Row, counted, images_below, prepare, run
+from tests.flaky import busy, flaky
 from tests.images import dicom, encoded, speckle
 from tests.releases import real_images
 from tests.services import Service
@@ -31,7 +32,7 @@ def client(service: Service) -> Iterator[Client]:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Seven files that are images by name or content, one of them broken, and others that are none."""
+    """Nine files that are images by name or content, one of them broken, and others that are none."""
     folder = tmp_path / "archive"
     (folder / "b" / "c").mkdir(parents=True)
     (folder / ".hidden").mkdir()
@@ -40,6 +41,8 @@ def archive(tmp_path: Path) -> Path:
     (folder / "b" / "photo.jpg").write_bytes(encoded(real, "JPEG"))
     (folder / "b" / "c" / "slide.tiff").write_bytes(encoded(real, "TIFF"))
     (folder / "b" / "IM000001").write_bytes(dicom(speckle(1, channels=1)[..., 0].astype(np.uint16) * 16))
+    (folder / "b" / "c" / "slide.webp").write_bytes(encoded(real, "WEBP", lossless=True))
+    (folder / "b" / "c" / "unnamed").write_bytes(encoded(real, "WEBP"))
     (folder / "b" / "renamed.txt").write_bytes(encoded(real, "PNG"))
     bright = np.full((32, 32, 3), 250, np.uint8)
     bright[:4] = 0
@@ -52,7 +55,10 @@ def archive(tmp_path: Path) -> Path:
     return folder
 
 
-IMAGES = ["a.PNG", "b/IM000001", "b/c/slide.tiff", "b/photo.jpg", "b/renamed.txt", "bright.png", "broken.png"]
+IMAGES = [
+    *("a.PNG", "b/IM000001", "b/c/slide.tiff", "b/c/slide.webp", "b/c/unnamed", "b/photo.jpg", "b/renamed.txt"),
+    *("bright.png", "broken.png"),
+]
 
 
 def scanned(client: Client, folder: Path, path: Path, model: str | None = "waves") -> tuple[list[Row], list[str]]:
@@ -81,7 +87,7 @@ def test_a_report_has_a_row_for_every_image(client: Client, archive: Path, tmp_p
     assert by_path["./bright.png"].verdict == "synthetic"
     assert (by_path["./broken.png"].error, by_path["./broken.png"].outcome) == ("not_an_image", "unchecked")
     assert by_path["./broken.png"].request_id
-    assert counted(rows) == {"real": 4, "synthetic": 1, "uncertain": 1, "out_of_scope": 0, "unchecked": 1}
+    assert counted(rows) == {"real": 6, "synthetic": 1, "uncertain": 1, "out_of_scope": 0, "unchecked": 1}
     # What others read it with.
     with (tmp_path / name).open(newline="") as file:
         read = list(csv.DictReader(file)) if name.endswith("csv") else [json.loads(line) for line in file]
@@ -121,6 +127,19 @@ def test_what_the_service_broke_on_is_checked_again(client: Client, tmp_path: Pa
     rows, _ = scanned(client, folder, tmp_path / "report.csv", model="erratic")
     assert rows[0].error == "model_failure"
     assert scanned(client, folder, tmp_path / "report.csv", model="erratic")[1] == ["./bright.png"]
+
+
+def test_an_upload_that_was_too_slow_stops_no_scan_and_is_checked_again(service: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for name, image in zip(("a.png", "b.png"), real_images(2), strict=True):
+        (folder / name).write_bytes(encode_png(image))
+    with flaky(service.url) as network, Client(network.url, retries=0) as client:
+        network.faults = [busy(408, "body_too_slow")]
+        rows, _ = scanned(client, folder, tmp_path / "report.csv")
+        assert sorted(row.error for row in rows) == ["", "body_too_slow"]
+        rows, checked = scanned(client, folder, tmp_path / "report.csv")
+    assert (len(checked), {row.error for row in rows}) == (1, {""})
 
 
 def test_a_stopped_scan_goes_on(client: Client, archive: Path, tmp_path: Path) -> None:

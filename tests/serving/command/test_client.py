@@ -150,6 +150,35 @@ def test_check_ends_as_fail_on_says(
     assert verisynth("check", *(images / name for name in names), "--model", "waves", *options).exit_code == code
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (504, "timeout", ending.UNREACHABLE),
+        (408, "body_too_slow", ending.UNREACHABLE),
+        (500, "internal_error", ending.UNREACHABLE),
+        (422, "broken_image", ending.REFUSED),
+    ],
+)
+def test_check_ends_by_what_the_service_says_of_a_file(
+    verisynth: Command, network: Flaky, images: Path, status: int, code: str, expected: int
+) -> None:
+    network.faults = [busy(status, code)]
+    done = verisynth("check", images / "real.png", "--model", "waves", "--retries", "0", url=network.url)
+    assert done.exit_code == expected
+    assert f"{code}: a fault" in done.stderr
+
+
+def test_check_ends_with_what_can_be_mended_first(
+    verisynth: Command, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.client.client.LARGEST_FILE_BYTES", 20)
+    (images / "huge.png").write_bytes(b"x" * 21)
+    huge, broken = images / "huge.png", images / "broken.png"
+    assert verisynth("check", huge, "--model", "waves").exit_code == ending.USAGE
+    assert verisynth("check", broken, huge, "--model", "waves").exit_code == ending.USAGE
+    assert verisynth("check", broken, huge, "--model", "waves", "--fail-on", "unchecked").exit_code == ending.FOUND
+
+
 def test_names_of_files_cannot_steer_the_terminal(verisynth: Command, images: Path) -> None:
     (images / "\x1b[2J\nreal.png").write_bytes((images / "real.png").read_bytes())
     done = verisynth("check", images / "\x1b[2J\nreal.png", "--model", "waves")
@@ -200,6 +229,11 @@ def test_models_are_listed(verisynth: Command, service: Service) -> None:
     assert verisynth("models", "waves").stdout.startswith("# ")
 
 
+def test_models_are_asked_for_once(verisynth: Command, network: Flaky) -> None:
+    assert "altered is not served" in verisynth("models", url=network.url).stderr
+    assert [request["path"] for request in network.requests] == ["/v1/models"]
+
+
 # --- how it ends --------------------------------------------------------------------------------
 
 
@@ -235,7 +269,7 @@ def test_errors_are_words_and_codes(
     assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
-@pytest.mark.parametrize(("status", "code"), [(503, 3), (429, 3), (504, 3), (401, 4), (403, 4), (422, 4)])
+@pytest.mark.parametrize(("status", "code"), [(503, 3), (429, 3), (408, 3), (504, 3), (401, 4), (403, 4), (422, 4)])
 def test_codes_tell_whether_to_try_again(verisynth: Command, network: Flaky, status: int, code: int) -> None:
     network.faults = [busy(status, "a_code")] * 2
     done = verisynth("models", "--retries", "1", url=network.url)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from serving.access.audit import Answered, AuditLog, Work, last_hash
 from serving.access.keys import KeyRing
 from serving.command.main import main
-from serving.provenance.claims import Keyring, key_id
+from serving.provenance.claims import ClaimKeys, key_id
 
 
 def verisynth(*arguments: str | Path, keys_file: Path | None = None) -> Result:
@@ -60,15 +60,33 @@ def test_a_signing_key_is_made_once(tmp_path: Path) -> None:
     public = load_pem_public_key(made.stdout.partition("key id")[0].encode())
     assert isinstance(public, Ed25519PublicKey)
     assert made.stdout.endswith(f"key id: {key_id(public)}\n")
-    assert Keyring.load(path, None).key_id == key_id(public)
+    assert ClaimKeys.load(path, None).key_id == key_id(public)
     assert again.exit_code == 2
     assert "exists already" in again.stderr
+
+
+def test_what_an_audit_log_could_not_record_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    file.mkdir()
+    log, answered = AuditLog(file), Answered("0" * 8, "key", "/v1/models", 200, None, Work())
+    for _ in range(2):
+        with pytest.raises(OSError, match="directory"):
+            log.append(answered)
+    file.rmdir()
+    log.append(answered)
+    with file.open("ab") as opened:
+        opened.write(b"half")
+    log.append(answered)
+    told = verisynth("audit", "verify", file)
+    assert told.exit_code == 0
+    assert "1 of them tell of a gap: 2 answers could not be recorded\n" in told.stdout
+    assert "4 bytes of lines that were never whole" in told.stdout
 
 
 def test_an_audit_log_is_verified(tmp_path: Path) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "audit.jsonl"
     log = AuditLog(second)
-    answered = Answered("0" * 8, "key", "POST", "/v1/generate", 200, Work(model="ihc", count=3))
+    answered = Answered("0" * 8, "key", "/v1/generate", 200, None, Work(model="ihc", count=3))
     log.append(answered)
     second.rename(first)
     log.append(answered)

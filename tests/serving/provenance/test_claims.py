@@ -31,7 +31,7 @@ from serving.provenance.claims import (
     VALID,
     Claim,
     ClaimError,
-    Keyring,
+    ClaimKeys,
     Origin,
     canonical,
     key_id,
@@ -47,12 +47,12 @@ ORIGIN = Origin(model="waves", version="0123456789ab", seed=7, truncation=0.5, l
 PIXELS = speckle(0, 20, 30)
 
 
-def keyring(folder: Path, name: str = "key.pem") -> Keyring:
+def keyring(folder: Path, name: str = "key.pem") -> ClaimKeys:
     make_signing_key(folder / name)
-    return Keyring.load(folder / name, None)
+    return ClaimKeys.load(folder / name, None)
 
 
-def claim(signer: Keyring) -> Claim:
+def claim(signer: ClaimKeys) -> Claim:
     return signer.claim(IMAGE, ORIGIN, 3, PIXELS)
 
 
@@ -94,9 +94,9 @@ def test_pixel_hashes_tell_shapes_apart() -> None:
 
 
 def test_without_a_key_a_claim_is_unsigned() -> None:
-    made = claim(Keyring())
+    made = claim(ClaimKeys())
     assert (made.key_id, made.signature) == (None, None)
-    assert Keyring().status(made.document()) == UNSIGNED
+    assert ClaimKeys().status(made.document()) == UNSIGNED
 
 
 def test_a_signature_is_worth_what_its_key_is(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_signature_is_worth_what_its_key_is(tmp_path: Path) -> None:
     made = claim(signer)
     assert signer.status(made.document()) == VALID
     assert claim(signer) == made
-    assert Keyring().status(made.document()) == UNKNOWN_KEY
+    assert ClaimKeys().status(made.document()) == UNKNOWN_KEY
     assert keyring(tmp_path, "other.pem").status(made.document()) == UNKNOWN_KEY
     # Another's signature under our key's name.
     forged = replace(claim(keyring(tmp_path, "forger.pem")), key_id=made.key_id)
@@ -181,7 +181,7 @@ def test_a_claim_of_another_form_is_refused(changes: dict[str, Any], tmp_path: P
 
 
 def test_a_name_that_is_missing_or_there_twice_is_refused() -> None:
-    made = claim(Keyring())
+    made = claim(ClaimKeys())
     for name in made.document():
         with pytest.raises(ClaimError):
             Claim.parse(json.dumps({key: value for key, value in made.document().items() if key != name}))
@@ -202,10 +202,10 @@ JSON_VALUES = st.recursive(
 )
 
 
-@given(changes=st.dictionaries(st.sampled_from([*claim(Keyring()).document(), "other"]), JSON_VALUES, max_size=4))
+@given(changes=st.dictionaries(st.sampled_from([*claim(ClaimKeys()).document(), "other"]), JSON_VALUES, max_size=4))
 def test_whatever_is_changed_is_refused_or_can_be_written_again(changes: dict[str, Any]) -> None:
     try:
-        read = Claim.parse(json.dumps(claim(Keyring()).document() | changes))
+        read = Claim.parse(json.dumps(claim(ClaimKeys()).document() | changes))
     except ClaimError:
         return
     assert Claim.parse(read.text()) == read
@@ -236,7 +236,7 @@ def test_a_signing_key_is_read_by_its_owner_alone_and_never_replaced(tmp_path: P
     path = tmp_path / "key.pem"
     public = make_signing_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert Keyring.load(path, None).key_id == key_id(public)
+    assert ClaimKeys.load(path, None).key_id == key_id(public)
     with pytest.raises(VerisynthError, match="exists already"):
         make_signing_key(path)
 
@@ -250,12 +250,12 @@ def test_a_rotated_key_still_counts_while_it_is_trusted(tmp_path: Path) -> None:
     (trusted / "..data.pem").write_text("what a cluster leaves there")
     (trusted / "README").write_text("no key")
     make_signing_key(tmp_path / "new.pem")
-    rotated = Keyring.load(tmp_path / "new.pem", trusted)
+    rotated = ClaimKeys.load(tmp_path / "new.pem", trusted)
     assert rotated.status(claim(former).document()) == VALID
     assert rotated.status(claim(rotated).document()) == VALID
     assert former.status(claim(rotated).document()) == UNKNOWN_KEY
     (trusted / "former.pem").unlink()
-    assert Keyring.load(tmp_path / "new.pem", trusted).status(claim(former).document()) == UNKNOWN_KEY
+    assert ClaimKeys.load(tmp_path / "new.pem", trusted).status(claim(former).document()) == UNKNOWN_KEY
 
 
 def private_pem(key: ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey, password: bytes | None = None) -> bytes:
@@ -278,7 +278,7 @@ def test_a_file_that_is_no_signing_key_is_refused_by_name(content: bytes | None,
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(VerisynthError, match=words) as refused:
-        Keyring.load(path, None)
+        ClaimKeys.load(path, None)
     assert str(path) in str(refused.value)
     assert "SECRET" not in str(refused.value)
 
@@ -286,9 +286,9 @@ def test_a_file_that_is_no_signing_key_is_refused_by_name(content: bytes | None,
 def test_a_private_key_among_the_trusted_ones_is_refused(tmp_path: Path) -> None:
     make_signing_key(tmp_path / "key.pem")
     with pytest.raises(VerisynthError, match="put public keys alone"):
-        Keyring.load(None, tmp_path)
+        ClaimKeys.load(None, tmp_path)
     with pytest.raises(VerisynthError, match="cannot be read"):
-        Keyring.load(None, tmp_path / "nowhere")
+        ClaimKeys.load(None, tmp_path / "nowhere")
 
 
 def test_the_service_does_not_start_with_a_key_that_it_cannot_read(tmp_path: Path) -> None:

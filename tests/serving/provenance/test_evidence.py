@@ -23,7 +23,7 @@ from serving.provenance.claims import (
     UNSIGNED,
     VALID,
     Claim,
-    Keyring,
+    ClaimKeys,
     Origin,
     canonical,
     make_signing_key,
@@ -45,10 +45,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 
 
 @pytest.fixture(scope="module")
-def keyring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
+def keyring(tmp_path_factory: pytest.TempPathFactory) -> ClaimKeys:
     path = tmp_path_factory.mktemp("keys") / "key.pem"
     make_signing_key(path)
-    return Keyring.load(path, None)
+    return ClaimKeys.load(path, None)
 
 
 def origin(served: Model, **changes: Any) -> Origin:
@@ -59,7 +59,7 @@ def samples(model: Model, wanted: Origin, count: int = 3) -> Samples:
     return model.generate(wanted.seed, 0, count, wanted.truncation, wanted.label, wanted.balance or "equal")
 
 
-def files(form: str, model: Model, wanted: Origin, keyring: Keyring) -> dict[str, bytes]:
+def files(form: str, model: Model, wanted: Origin, keyring: ClaimKeys) -> dict[str, bytes]:
     """Everything in an answer that is an image, by its name."""
     body = FORMATS[form].write(samples(model, wanted), wanted, Signing(keyring))
     if form == "png":
@@ -68,7 +68,7 @@ def files(form: str, model: Model, wanted: Origin, keyring: Keyring) -> dict[str
         return {name: archive.read(name) for name in archive.namelist() if name != "manifest.json"}
 
 
-def examined(data: bytes, keyring: Keyring, models: dict[str, Model]) -> Evidence:
+def examined(data: bytes, keyring: ClaimKeys, models: dict[str, Model]) -> Evidence:
     return examine(data, decode(data).pixels, keyring, models)
 
 
@@ -86,7 +86,7 @@ def examined(data: bytes, keyring: Keyring, models: dict[str, Model]) -> Evidenc
 )
 @pytest.mark.parametrize("form", ["zip", "dicom", "png"])
 def test_everything_generated_is_valid_and_made_again(
-    form: str, model: str, changes: dict[str, str], keyring: Keyring, models: dict[str, Model]
+    form: str, model: str, changes: dict[str, str], keyring: ClaimKeys, models: dict[str, Model]
 ) -> None:
     wanted = origin(models[model], **changes)
     made = files(form, models[model], wanted, keyring)
@@ -101,7 +101,7 @@ def test_everything_generated_is_valid_and_made_again(
 
 
 @pytest.mark.parametrize("form", ["zip", "dicom"])
-def test_one_signature_stands_for_the_whole_set(form: str, keyring: Keyring, models: dict[str, Model]) -> None:
+def test_one_signature_stands_for_the_whole_set(form: str, keyring: ClaimKeys, models: dict[str, Model]) -> None:
     wanted = origin(models["labelled"], balance="equal")
     body = FORMATS[form].write(samples(models["labelled"], wanted), wanted, Signing(keyring))
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
@@ -115,7 +115,7 @@ def test_one_signature_stands_for_the_whole_set(form: str, keyring: Keyring, mod
     assert keyring.status(manifest) == BROKEN
 
 
-def test_arrays_carry_what_is_claimed_of_each_image(keyring: Keyring, models: dict[str, Model]) -> None:
+def test_arrays_carry_what_is_claimed_of_each_image(keyring: ClaimKeys, models: dict[str, Model]) -> None:
     wanted = origin(models["labelled"], label="benign")
     drawn = samples(models["labelled"], wanted)
     with np.load(io.BytesIO(FORMATS["npz"].write(drawn, wanted, Signing(keyring))), allow_pickle=False) as arrays:
@@ -135,7 +135,7 @@ def test_arrays_carry_what_is_claimed_of_each_image(keyring: Keyring, models: di
 # --- what else may come -------------------------------------------------------------------------
 
 
-def test_without_a_mark_nothing_is_said(keyring: Keyring, models: dict[str, Model]) -> None:
+def test_without_a_mark_nothing_is_said(keyring: ClaimKeys, models: dict[str, Model]) -> None:
     found = examined(encode_png(real_images(1)[0]), keyring, models)
     assert found == Evidence(ABSENT)
     assert found.verdict("real") == "real"
@@ -148,7 +148,7 @@ def test_without_a_mark_nothing_is_said(keyring: Keyring, models: dict[str, Mode
     }
 
 
-def test_changed_pixels_break_a_mark(keyring: Keyring, models: dict[str, Model]) -> None:
+def test_changed_pixels_break_a_mark(keyring: ClaimKeys, models: dict[str, Model]) -> None:
     claim = keyring.claim(
         IMAGE, origin(models["waves"]), 0, samples(models["waves"], origin(models["waves"])).images[0]
     )
@@ -159,7 +159,7 @@ def test_changed_pixels_break_a_mark(keyring: Keyring, models: dict[str, Model])
 
 
 def test_an_unreadable_mark_is_broken_and_said_to_be_so(
-    keyring: Keyring, models: dict[str, Model], caplog: pytest.LogCaptureFixture
+    keyring: ClaimKeys, models: dict[str, Model], caplog: pytest.LogCaptureFixture
 ) -> None:
     data = encoded(Image.fromarray(real_images(1)[0]), "JPEG", xmp=b"<a xmlns='urn:verisynth:provenance#'/>")
     with caplog.at_level(logging.INFO):
@@ -169,36 +169,36 @@ def test_an_unreadable_mark_is_broken_and_said_to_be_so(
 
 @pytest.mark.parametrize("form", ["zip", "dicom"])
 def test_without_a_key_an_image_is_known_by_making_it_again(
-    form: str, keyring: Keyring, models: dict[str, Model]
+    form: str, keyring: ClaimKeys, models: dict[str, Model]
 ) -> None:
-    data = list(files(form, models["waves"], origin(models["waves"]), Keyring()).values())[1]
+    data = list(files(form, models["waves"], origin(models["waves"]), ClaimKeys()).values())[1]
     found = examined(data, keyring, models)
     assert (found.status, found.reproduced) == (UNSIGNED, True)
     assert found.verdict("real") == "synthetic"
     assert examined(data, keyring, {}).verdict("real") == "real"
 
 
-def test_an_unknown_key_proves_nothing_by_itself(keyring: Keyring, models: dict[str, Model]) -> None:
+def test_an_unknown_key_proves_nothing_by_itself(keyring: ClaimKeys, models: dict[str, Model]) -> None:
     data = files("zip", models["waves"], origin(models["waves"]), keyring)["000002.png"]
-    assert (examined(data, Keyring(), models).status, examined(data, Keyring(), models).reproduced) == (
+    assert (examined(data, ClaimKeys(), models).status, examined(data, ClaimKeys(), models).reproduced) == (
         UNKNOWN_KEY,
         True,
     )
-    found = examined(data, Keyring(), {})
+    found = examined(data, ClaimKeys(), {})
     assert (found.status, found.reproduced, found.verdict("uncertain")) == (UNKNOWN_KEY, None, "uncertain")
 
 
-def test_a_real_image_under_an_unsigned_claim_is_not_made_again(keyring: Keyring, models: dict[str, Model]) -> None:
+def test_a_real_image_under_an_unsigned_claim_is_not_made_again(keyring: ClaimKeys, models: dict[str, Model]) -> None:
     pixels = real_images(1)[0]
     for changes in ({}, {"label": "none such"}, {"balance": "training"}):
-        claim = Keyring().claim(IMAGE, origin(models["waves"], **changes), 0, pixels)
+        claim = ClaimKeys().claim(IMAGE, origin(models["waves"], **changes), 0, pixels)
         found = examined(mark_png(encode_png(pixels), claim), keyring, models)
         assert (found.status, found.reproduced, found.verdict("real")) == (UNSIGNED, False, "real")
-    mask = Keyring().claim(MASK, origin(models["waves"]), 0, pixels)
+    mask = ClaimKeys().claim(MASK, origin(models["waves"]), 0, pixels)
     assert examined(mark_png(encode_png(pixels), mask), keyring, models).reproduced is False
 
 
-def test_a_rounding_of_another_processor_is_still_the_same_image(keyring: Keyring, models: dict[str, Model]) -> None:
+def test_a_rounding_of_another_processor_is_still_the_same_image(keyring: ClaimKeys, models: dict[str, Model]) -> None:
     drawn = samples(models["waves"], origin(models["waves"])).images[0]
     for step, expected in ((1, True), (2, False)):
         pixels = drawn.copy()
@@ -207,7 +207,7 @@ def test_a_rounding_of_another_processor_is_still_the_same_image(keyring: Keyrin
         assert examined(mark_png(encode_png(pixels), claim), keyring, models).reproduced is expected
 
 
-def test_another_version_cannot_make_an_image_again(keyring: Keyring, models: dict[str, Model]) -> None:
+def test_another_version_cannot_make_an_image_again(keyring: ClaimKeys, models: dict[str, Model]) -> None:
     wanted = origin(models["waves"], version="another")
     data = files("zip", models["waves"], wanted, keyring)["000000.png"]
     found = examined(data, keyring, models)
@@ -215,7 +215,7 @@ def test_another_version_cannot_make_an_image_again(keyring: Keyring, models: di
 
 
 def test_a_model_that_breaks_spoils_no_check(
-    keyring: Keyring, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+    keyring: ClaimKeys, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = files("zip", models["waves"], origin(models["waves"]), keyring)["000000.png"]
     match = Match(origin(models["waves"]), 0, distance=3)
@@ -233,8 +233,8 @@ def test_a_model_that_breaks_spoils_no_check(
 def test_extreme_claims_are_only_claims(index: int, seed: int, models: dict[str, Model]) -> None:
     pixels = real_images(1, channels=1)[0]
     for balance in ("equal", "training", None):
-        claim = Keyring().claim(IMAGE, origin(models["labelled"], seed=seed, balance=balance), index, pixels)
-        assert examined(mark_png(encode_png(pixels), claim), Keyring(), models).reproduced is False
+        claim = ClaimKeys().claim(IMAGE, origin(models["labelled"], seed=seed, balance=balance), index, pixels)
+        assert examined(mark_png(encode_png(pixels), claim), ClaimKeys(), models).reproduced is False
 
 
 JSON_VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.text())
@@ -242,7 +242,7 @@ SIGNATURES = st.binary(min_size=64, max_size=64).map(base64.b64encode).map(bytes
 
 
 @given(data=st.data())
-def test_no_mutated_claim_is_ever_valid(keyring: Keyring, models: dict[str, Model], data: st.DataObject) -> None:
+def test_no_mutated_claim_is_ever_valid(keyring: ClaimKeys, models: dict[str, Model], data: st.DataObject) -> None:
     pixels = samples(models["waves"], origin(models["waves"])).images[0]
     document = keyring.claim(IMAGE, origin(models["waves"]), 0, pixels).document()
     name = data.draw(st.sampled_from(sorted(document)))
@@ -256,7 +256,7 @@ def test_no_mutated_claim_is_ever_valid(keyring: Keyring, models: dict[str, Mode
     json.dumps(found.document(), allow_nan=False).encode()
 
 
-def test_a_claim_in_other_words_is_the_same_claim(keyring: Keyring, models: dict[str, Model]) -> None:
+def test_a_claim_in_other_words_is_the_same_claim(keyring: ClaimKeys, models: dict[str, Model]) -> None:
     pixels = samples(models["waves"], origin(models["waves"])).images[0]
     claim = keyring.claim(IMAGE, origin(models["waves"]), 0, pixels)
     spaced = json.dumps(dict(reversed(claim.document().items())), indent=1)

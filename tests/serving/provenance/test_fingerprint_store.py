@@ -1,11 +1,16 @@
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from contracts.errors import VerisynthError
 from serving.provenance.claims import Origin
@@ -65,8 +70,10 @@ def test_another_process_reads_on_where_it_stopped(url: str) -> None:
         writer.remember(origin(seed), words(seed, 7))
         assert reader.nearest(words(seed, 7)[3]) == Match(origin(seed), 3, 0)
     late = FingerprintStore(url, MUCH)
-    late.read_later(lambda error: pytest.fail(str(error)))
+    failures: list[StoreError] = []
+    late.read_later(failures.append)
     late._writer.submit(lambda: None).result()
+    assert failures == []
     assert late._end == 28
     assert late.nearest(words(2, 7)[6]) == Match(origin(2), 6, 0)
     for store in (writer, reader, late):
@@ -105,7 +112,7 @@ def test_the_oldest_go_when_there_are_too_many(url: str) -> None:
 def test_many_processes_write_without_gaps(url: str) -> None:
     program = (
         "import sys; from serving.provenance.fingerprint_store import FingerprintStore\n"
-        "from tests.serving.test_fingerprint_store import origin, words\n"
+        "from tests.serving.provenance.test_fingerprint_store import origin, words\n"
         "store = FingerprintStore(sys.argv[1], 10**6); base = int(sys.argv[2])\n"
         "[store.remember(origin(base + step), words(base + step, 4)) for step in range(25)]; store.close()"
     )
@@ -127,7 +134,7 @@ def test_many_processes_write_without_gaps(url: str) -> None:
 def test_what_waits_is_written_before_the_process_ends(url: str) -> None:
     program = (
         "import sys; from serving.provenance.fingerprint_store import FingerprintStore\n"
-        "from tests.serving.test_fingerprint_store import origin, words\n"
+        "from tests.serving.provenance.test_fingerprint_store import origin, words\n"
         "store = FingerprintStore(sys.argv[1], 10**6)\n"
         "[store.remember_later(origin(seed), words(seed, 4), 0, print) for seed in range(50)]"
     )
@@ -157,6 +164,52 @@ def test_what_fails_is_told_and_then_left_alone_for_a_while(tmp_path: Path) -> N
     assert hasty.nearest(words(0, 1)[0]) == Match(origin(0), 0, 0)
     for store in (hasty, patient):
         store.close()
+
+
+def test_who_waited_while_the_database_failed_does_not_ask_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FingerprintStore(f"sqlite:///{tmp_path}/f.db", MUCH, 3600.0)
+    arrived, asked = threading.Semaphore(0), []
+
+    def fail() -> NoReturn:
+        asked.append(1)
+        raise OperationalError("SELECT", {}, OSError("it is gone"))
+
+    monkeypatch.setattr(store, "_make", arrived.release)
+    monkeypatch.setattr(store._engine, "connect", fail)
+    with ThreadPoolExecutor(4) as pool:
+        with store._lock:
+            answers = [pool.submit(store.nearest, words(0, 1)[0]) for _ in range(4)]
+            for _ in answers:
+                assert arrived.acquire(timeout=60)
+        for answer in answers:
+            with pytest.raises(StoreError):
+                answer.result(timeout=60)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["fingerprints = X'00'", "origin = 'no JSON'", "origin = '[]'", "images = 'many'", "origin = '{\"seed\":1}'"],
+)
+def test_a_row_that_is_none_is_a_failure_of_the_store(tmp_path: Path, harm: str) -> None:
+    file = tmp_path / "f.db"
+    store = FingerprintStore(f"sqlite:///{file}", MUCH)
+    store.remember(origin(0), words(0, 2))
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(f"UPDATE verisynth_fingerprints SET {harm}")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="a row that is none"):
+            store.nearest(words(0, 2)[1])
+    store.close()
+
+
+def test_no_statement_of_a_server_is_waited_for_without_end(server: str) -> None:
+    store = FingerprintStore(server, MUCH)
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "5s"
+    store.close()
 
 
 def test_what_cannot_wait_is_told_at_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pydicom import config
 
 from contracts.imaging import decode, encode_png
 from serving.formats import dicom_file
-from serving.provenance.claims import IMAGE, Claim, ClaimError, Keyring, Origin, make_signing_key
+from serving.provenance.claims import IMAGE, Claim, ClaimError, ClaimKeys, Origin, make_signing_key
 from serving.provenance.marks import DIGITAL_SOURCE_TYPE, LARGEST_PACKET_BYTES, NAMESPACE, mark_png, read_mark
 from tests.images import encoded, speckle
 
@@ -28,7 +28,7 @@ IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
 def claim(tmp_path_factory: pytest.TempPathFactory) -> Claim:
     path = tmp_path_factory.mktemp("keys") / "key.pem"
     make_signing_key(path)
-    return Keyring.load(path, None).claim(IMAGE, ORIGIN, 3, PIXELS)
+    return ClaimKeys.load(path, None).claim(IMAGE, ORIGIN, 3, PIXELS)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def chunk(text: bytes) -> bytes:
     return struct.pack(">I", len(text)) + b"iTXt" + text + struct.pack(">I", zlib.crc32(b"iTXt" + text))
 
 
-# --- PNG, JPEG, TIFF ----------------------------------------------------------------------------
+# --- PNG, JPEG, TIFF, WebP ----------------------------------------------------------------------------
 
 
 def test_a_marked_png_is_a_png_with_the_same_pixels(marked: bytes) -> None:
@@ -88,13 +88,14 @@ def test_a_claim_is_read_where_other_software_puts_it(marked: bytes, claim: Clai
         behind,
         encoded(image, "JPEG", xmp=xmp),
         encoded(image, "TIFF", tiffinfo={700: xmp}),
+        encoded(image, "WEBP", xmp=xmp),
         png_with(attribute),
         png_with(xmp + b"\0"),
     ):
         assert read_mark(data) == claim
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP"])
 def test_without_a_claim_there_is_no_mark(form: str) -> None:
     assert read_mark(encoded(Image.fromarray(PIXELS), form)) is None
 
@@ -206,6 +207,18 @@ def test_a_dicom_block_of_another_form_is_refused(representation: str, value: ob
     dataset.save_as(buffer)
     with pytest.raises(ClaimError):
         read_mark(buffer.getvalue())
+
+
+@pytest.mark.parametrize("place", [b"\x11\x00\x10\x00LO", b"\x11\x00\x01\x10UT"], ids=["creator", "claim"])
+def test_a_sequence_in_the_place_of_a_dicom_claim_is_refused(place: bytes, claim: Claim) -> None:
+    data = dicom_file(PIXELS, claim)
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * 20_000
+    start = data.index(place)
+    bomb = data[:start] + place[:4] + b"SQ\0\0" + struct.pack("<I", len(items)) + items + data[start:]
+    # Of two elements with one tag the second counts.
+    assert read_mark(data) == claim
+    with pytest.raises(ClaimError, match="private block"):
+        read_mark(bomb)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

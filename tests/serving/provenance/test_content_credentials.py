@@ -17,7 +17,7 @@ from contracts.errors import VerisynthError
 from contracts.imaging import decode, encode_png
 from monitoring.metrics import Metrics
 from serving.formats import FORMATS, Signing
-from serving.provenance.claims import Keyring, Origin
+from serving.provenance.claims import ClaimKeys, Origin
 from serving.provenance.marks import DIGITAL_SOURCE_TYPE, read_mark
 from serving.runtime import Samples
 from serving.settings import Settings
@@ -25,7 +25,7 @@ from serving.worker import Worker
 from tests.images import speckle
 
 c2pa = pytest.importorskip("c2pa", reason="Content Credentials come with the extra `c2pa`")
-from serving.provenance.credentials import Credentials  # noqa: E402
+from serving.provenance.content_credentials import Credentials  # noqa: E402
 
 Key = Any
 KEYS = {"ed25519": ed25519.Ed25519PrivateKey.generate, "es256": lambda: ec.generate_private_key(ec.SECP256R1())}
@@ -108,7 +108,7 @@ def test_a_changed_file_is_no_longer_valid(tmp_path: Path) -> None:
 
 
 def test_without_certificates_nothing_is_added() -> None:
-    assert Worker(Settings(), Metrics(CollectorRegistry())).signing == Signing(Keyring())
+    assert Worker(Settings(), Metrics(CollectorRegistry())).signing == Signing(ClaimKeys())
 
 
 def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
