@@ -4,7 +4,7 @@
 #     docker run --rm -v verisynth-state:/state verisynth verisynth keys --file /state/keys.json create --scopes generate,check
 #     docker run --rm -p 3000:3000 -v verisynth-state:/state -e VERISYNTH_KEYS_FILE=/state/keys.json verisynth
 #     docker run --rm -p 127.0.0.1:3000:3000 -e VERISYNTH_ALLOW_ANONYMOUS=true verisynth      # this machine alone
-# With `-v "$PWD/models:/app/models:ro"` the models come from outside.
+# With `-v "$PWD/models:/app/models:ro"` the models come from outside, and with another for `collections` the collections.
 #     docker build --build-arg EXTRAS=serve,fingerprints -t verisynth .           # with a store of fingerprints
 FROM python:3.11-slim
 

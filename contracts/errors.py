@@ -14,7 +14,7 @@ class ImageError(VerisynthError):
     """An image that is refused.
 
     `code` is one of `not_an_image`, `broken_image`, `image_too_large`,
-    `image_too_small`, `several_frames`, `unsupported_pixels`.
+    `image_too_small`, `several_frames`, `unsupported_pixels`, `not_a_mask`, `empty_mask`.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -19,6 +19,8 @@ from contracts.header import open_image
 MASK_FORMATS = ("PNG", "JPEG", "TIFF")
 FORMATS = (*MASK_FORMATS, "WEBP")
 MAXIMUM_TILES = 16
+FOREGROUND_LEVELS = (1, 255, 65_535)
+"""What foreground is called in masks of two values: one, or all bits of 8 or 16."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,41 @@ def decode_mask(data: bytes, limits: DecodeLimits = DecodeLimits()) -> np.ndarra
         deep = upright.mode.startswith("I") or upright.mode == "F"
         levels = np.asarray(upright)[..., None] if deep else _pixels(upright)
         return np.asarray((levels >= 128 if image.format == "JPEG" else levels != 0).any(axis=2))
+
+
+def decode_drawn_mask(data: bytes, limits: DecodeLimits = DecodeLimits()) -> np.ndarray:
+    """A mask uint8 [H, W] of 0 and 255 that somebody drew: a PNG or TIFF of 0 and one other value.
+
+    Stricter than `decode_mask`, so that a photograph is not taken for a mask. Colours must be greys, foreground one of
+    `FOREGROUND_LEVELS`, and transparency is laid on black.
+
+    Raises:
+        ImageError: `not_a_mask` for other values, `empty_mask` where nothing is foreground, and as `decode`.
+    """
+    if dicom.is_dicom(data):
+        raise ImageError("not_a_mask", "a DICOM file is no mask; send a PNG or TIFF")
+    with _opened(data, limits, MASK_FORMATS) as image:
+        upright = ImageOps.exif_transpose(image)
+        deep = upright.mode.startswith("I") or upright.mode == "F"
+        levels = np.asarray(upright)[..., None] if deep else _pixels(upright)
+        if (levels != levels[..., :1]).any():
+            raise ImageError("not_a_mask", "the mask is coloured; send one channel, of 0 and 255")
+        plane = levels[..., 0]
+        values = np.unique(plane).tolist()
+        if values == [0]:
+            raise ImageError("empty_mask", "all pixels of the mask are 0; draw what is to be painted in 255")
+        if len(values) != 2 or values[0] != 0 or values[1] not in FOREGROUND_LEVELS:
+            raise ImageError("not_a_mask", _of_other_values(values, str(image.format)))
+        return np.where(plane != 0, np.uint8(255), np.uint8(0))
+
+
+def _of_other_values(values: list[float], image_format: str) -> str:
+    """Why these values, in ascending order, are none of a mask."""
+    wanted = "a mask holds two values, 0 and 255 (or 0 and 1)"
+    if len(values) == 1:
+        return f"all pixels of the mask are {values[0]:g}: without background it has no shape; {wanted}"
+    smeared = "; JPEG smears edges: send PNG" if image_format == "JPEG" else ""
+    return f"the file holds {len(values)} grey levels from {values[0]:g} to {values[-1]:g}; {wanted}{smeared}"
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class Metrics:
         )
         self.inference_seconds = Histogram(
             "verisynth_inference_seconds",
-            "Time in the runtime: kind generate is one batch, kind judge is one image.",
+            "Time in the runtime: kinds generate and paint are one batch, kind judge is one image.",
             ["model", "kind"],
             buckets=SECONDS,
             registry=registry,

@@ -11,16 +11,17 @@ import math
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from contracts.claims import GRID, IMAGE, MASK, SCHEMA, Claim, Origin, canonical, pixel_sha256
 from contracts.imaging import encode_png, grid
-from serving.provenance.claims import GRID, IMAGE, MASK, SCHEMA, Claim, ClaimKeys, Origin, canonical, pixel_sha256
-from serving.provenance.marks import mark_dicom, mark_png
+from contracts.marks import mark_dicom, mark_png
+from serving.provenance.claims import ClaimKeys
 from serving.runtime import Samples
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def dicom_file(image: np.ndarray, claim: Claim) -> bytes:
     in them: parts of one sequence are one series.
     """
     origin, index = claim.origin, claim.index
-    request = " ".join(str(part) for part in asdict(origin).values())
+    request = " ".join(str(part) for part in origin.document().values())
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -187,7 +188,7 @@ def _pictures(samples: Samples) -> Iterator[tuple[str, int, np.ndarray]]:
 
 def _description(origin: Origin, start: int) -> dict[str, Any]:
     """What all claims of a set have in common, and the index of its first image."""
-    return {"verisynth": SCHEMA, "synthetic": True, "kind": "set"} | asdict(origin) | {"start": start}
+    return {"verisynth": SCHEMA, "synthetic": True, "kind": "set"} | origin.document() | {"start": start}
 
 
 def _entry(kind: str, index: int, pixels: np.ndarray) -> dict[str, Any]:

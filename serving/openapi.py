@@ -1,16 +1,19 @@
 """The service's OpenAPI 3.1 document, kept by hand: every route and every status that can occur."""
 
+import re
 from typing import Any
 
 from contracts.balances import BALANCES
+from contracts.claims import KINDS, SCHEMA
 from contracts.imaging import FORMATS as IMAGE_FORMATS
 from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from contracts.manifest import VERDICTS
 from serving.access.gate import ANY_KEY, OPEN, RULES
 from serving.formats import FORMATS
-from serving.provenance.claims import KINDS, SCHEMA, STATUSES
+from serving.provenance.claims import STATUSES
 from serving.provenance.fingerprints import MAXIMUM_DISTANCE, MINIMUM_SIMILARITY
 from serving.refusals import STATUSES as HTTP_STATUSES
+from serving.requests import PAINT_FIELDS
 
 VERSION = "1.0.0"
 
@@ -27,6 +30,7 @@ INFERENCE = (
     "model_failure",
 )
 NAMED = ("unknown_model", "model_refused")
+SHELVED = ("unknown_collection",)
 DECODING = (
     "not_an_image",
     "broken_image",
@@ -36,11 +40,11 @@ DECODING = (
     "image_too_large",
 )
 
+MASKS = ("not_a_mask", "empty_mask", "mask_size", "no_painter")
+
 GENERATE_EXAMPLE = {"model": "ihc", "count": 16, "seed": 7, "format": "npz"}
 
-NAME_PARAMETER = {
-    "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
-}
+PARAMETER = re.compile(r"{(\w+)}")
 
 REQUEST_ID_HEADER = {
     "X-Request-ID": {
@@ -55,6 +59,8 @@ RETRY_AFTER_HEADER = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
+
+ETAG_HEADER = {"ETag": {"description": "The SHA-256 in quotes.", "schema": {"type": "string"}}}
 
 STATUS_HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"description": "How to ask.", "schema": {"type": "string", "const": "Bearer"}}},
@@ -90,6 +96,13 @@ ORIGIN_PROPERTIES: dict[str, Any] = {
     "balance": {"type": ["string", "null"], "enum": [*BALANCES, None]},
 }
 
+MASK_PROPERTY: dict[str, Any] = {
+    "mask_sha256": {
+        "type": "string",
+        "description": "Only of what was painted on a client's mask: that mask's, hashed as `pixel_sha256` is.",
+    }
+}
+
 CLAIM_PROPERTIES: dict[str, Any] = {
     "verisynth": {"const": SCHEMA, "description": "The form of the claim."},
     "synthetic": {"const": True},
@@ -100,6 +113,23 @@ CLAIM_PROPERTIES: dict[str, Any] = {
     "pixel_sha256": {"type": "string", "description": "SHA-256 of `uint8 HxWxC`, a line feed and the pixels."},
     "key_id": {"type": ["string", "null"]},
     "signature": {"type": ["string", "null"], "description": "Ed25519 over the canonical JSON of all other fields."},
+}
+
+COLLECTION_PROPERTIES: dict[str, Any] = {
+    "name": {"type": "string"},
+    "version": {"type": "string"},
+    "model": {"type": "string"},
+    "model_version": {"type": "string"},
+    "seed": {"type": "integer"},
+    "images_kept": {"type": "integer", "minimum": 0},
+    "left_out": {
+        "type": "object",
+        "additionalProperties": {"type": "integer"},
+        "description": "Images that were left out as too like a training image, by reason.",
+    },
+    "licence": {"type": "string"},
+    "pages": {"type": "integer", "minimum": 1, "description": "Of records; a page is a shard."},
+    "bytes": {"type": "integer", "minimum": 0, "description": "Of all its files."},
 }
 
 SCHEMAS: dict[str, Any] = {
@@ -270,6 +300,61 @@ SCHEMAS: dict[str, Any] = {
             },
         },
     },
+    "Collection": {
+        "type": "object",
+        "required": sorted(COLLECTION_PROPERTIES),
+        "properties": COLLECTION_PROPERTIES,
+    },
+    "Collections": {
+        "type": "object",
+        "required": ["collections"],
+        "properties": {"collections": {"type": "array", "items": {"$ref": "#/components/schemas/Collection"}}},
+    },
+    "CollectionDescription": {
+        "type": "object",
+        "required": [*COLLECTION_PROPERTIES, "croissant", "card", "files"],
+        "properties": {
+            **COLLECTION_PROPERTIES,
+            "croissant": {"type": "object", "description": "Croissant metadata; its paths are those of `files`."},
+            "card": {"type": "string", "description": "The data card, as Markdown."},
+            "files": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["path", "bytes", "sha256"],
+                    "properties": {
+                        "path": {"type": "string"},
+                        "bytes": {"type": "integer", "minimum": 0},
+                        "sha256": {"type": "string"},
+                    },
+                },
+            },
+        },
+    },
+    "Records": {
+        "type": "object",
+        "required": ["page", "pages", "records"],
+        "properties": {
+            "page": {"type": "integer", "minimum": 0},
+            "pages": {"type": "integer", "minimum": 1},
+            "records": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["file", "mask", "label", "index", "sha256", "image_url", "mask_url"],
+                    "properties": {
+                        "file": {"type": "string", "description": "Its name in the shard's ZIP."},
+                        "mask": {"type": ["string", "null"]},
+                        "label": {"type": ["string", "null"]},
+                        "index": {"type": "integer", "minimum": 0, "description": "Which image of the seed."},
+                        "sha256": {"type": "string", "description": "Of the pixels uint8 [H, W, C], without a header."},
+                        "image_url": {"type": "string"},
+                        "mask_url": {"type": ["string", "null"]},
+                    },
+                },
+            },
+        },
+    },
     "Provenance": {
         "type": "object",
         "required": ["status", "claim", "key_id", "reproduced", "match"],
@@ -288,7 +373,10 @@ SCHEMAS: dict[str, Any] = {
             "key_id": {"type": ["string", "null"], "description": "The key that the claim names."},
             "reproduced": {
                 "type": ["boolean", "null"],
-                "description": "Whether the model claimed draws this image; null where its version is not served here.",
+                "description": (
+                    "Whether the model claimed draws this image; null where its version is not served here, for grids, "
+                    "and for what was painted on a client's mask."
+                ),
             },
             "match": {
                 "anyOf": [{"$ref": "#/components/schemas/Match"}, {"type": "null"}],
@@ -301,7 +389,7 @@ SCHEMAS: dict[str, Any] = {
         "description": "As it is written into the file, unverified: `status` says what it is worth.",
         "required": sorted(CLAIM_PROPERTIES),
         "additionalProperties": False,
-        "properties": CLAIM_PROPERTIES,
+        "properties": CLAIM_PROPERTIES | MASK_PROPERTY,
     },
     "Match": {
         "type": "object",
@@ -309,6 +397,7 @@ SCHEMAS: dict[str, Any] = {
         "additionalProperties": False,
         "properties": {
             **ORIGIN_PROPERTIES,
+            **MASK_PROPERTY,
             "index": {"type": "integer", "minimum": 0},
             "distance": {
                 "type": "integer",
@@ -320,7 +409,7 @@ SCHEMAS: dict[str, Any] = {
                 "type": ["number", "null"],
                 "description": (
                     f"To the image made again; {MINIMUM_SIMILARITY} and more is proof, less is no match. "
-                    "Null where that version is not served here: then the match is a hint."
+                    "Null where that version is not served here, or a client's mask was painted on: then it is a hint."
                 ),
             },
         },
@@ -340,6 +429,7 @@ def document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": _generate()
+        | _paint()
         | _authenticity()
         | _get("/v1/models", "listModels", "The models served", _json("Models"))
         | _get("/v1/models/{name}", "showModel", "One model", _json("Model"), *NAMED)
@@ -350,6 +440,7 @@ def document() -> dict[str, Any]:
             _text("text/markdown"),
             *NAMED,
         )
+        | _collections()
         | _get("/", "page", "The page for people", _text("text/html"))
         | _get("/docs", "documentation", "This document, to read and try", _text("text/html"))
         | _get("/openapi.json", "openapi", "This document", _text("application/json"))
@@ -360,8 +451,17 @@ def document() -> dict[str, Any]:
     }
 
 
-def _generate() -> dict[str, Any]:
+def _images() -> dict[str, Any]:
+    """The answer of whatever makes images."""
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+    return {
+        "description": "The images.",
+        "headers": REQUEST_ID_HEADER | ORIGIN_HEADERS,
+        "content": {form.media_type: binary for form in FORMATS.values()},
+    }
+
+
+def _generate() -> dict[str, Any]:
     operation = {
         "operationId": "generate",
         "summary": "Synthetic images",
@@ -378,17 +478,51 @@ def _generate() -> dict[str, Any]:
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}}},
         },
     }
-    images = {
-        "description": "The images.",
-        "headers": REQUEST_ID_HEADER | ORIGIN_HEADERS,
-        "content": {form.media_type: binary for form in FORMATS.values()},
-    }
     codes = (
         *INFERENCE,
         *("model_required", "malformed_json", "unsupported_media_type", "unknown_label"),
         "fingerprints_unavailable",
     )
-    return _path("/v1/generate", "post", operation, images, *codes)
+    return _path("/v1/generate", "post", operation, _images(), *codes)
+
+
+def _paint() -> dict[str, Any]:
+    fields = SCHEMAS["GenerateRequest"]["properties"]
+    operation = {
+        "operationId": "paint",
+        "summary": "Photographs on a mask of your own",
+        "description": (
+            "Of a model whose manifest has a `painter`. The answer is that of `generate`, without masks; its claims "
+            "name the mask by its hash: without the mask, no image can be made again. Image i of a seed has the noise "
+            "of image i of `generate`: on that image's mask it is that image."
+        ),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["mask"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "mask": {
+                                "type": "string",
+                                "contentMediaType": "application/octet-stream",
+                                "description": (
+                                    "One PNG or TIFF file of the model's size, of 0 (background) and 255 or 1; "
+                                    "neither empty nor full."
+                                ),
+                            },
+                            **{name: fields[name] for name in PAINT_FIELDS},
+                            "count": fields["count"] | {"default": 1},
+                        },
+                    }
+                }
+            },
+        },
+    }
+    codes = (*INFERENCE, *DECODING, *MASKS, "malformed_multipart", "unsupported_media_type")
+    return _path("/v1/paint", "post", operation, _images(), *codes, "model_required", "fingerprints_unavailable")
 
 
 def _authenticity() -> dict[str, Any]:
@@ -430,17 +564,65 @@ def _authenticity() -> dict[str, Any]:
     return _path("/v1/authenticity", "post", operation, verdict, *codes)
 
 
+def _collections() -> dict[str, Any]:
+    """The routes of collections."""
+    one = "/v1/collections/{name}/{version}"
+    listed = _get("/v1/collections", "listCollections", "Sets of generated images to take home", _json("Collections"))
+    shown = _get(one, "showCollection", "One collection", _json("CollectionDescription"), *SHELVED)
+    page = {"name": "page", "in": "query", "schema": {"type": "integer", "minimum": 0, "default": 0}}
+    records = _path(
+        f"{one}/records",
+        "get",
+        {"operationId": "listRecords", "summary": "What is in a collection, a shard a page", "parameters": [page]},
+        {"description": "One page.", "headers": REQUEST_ID_HEADER, "content": _json("Records")},
+        *SHELVED,
+        *("unknown_file", "invalid_request"),
+    )
+    picture = _path(
+        f"{one}/images/{{page}}/{{file}}",
+        "get",
+        {"operationId": "showPicture", "summary": "One image or mask of a page of records"},
+        {"description": "A PNG file.", "headers": REQUEST_ID_HEADER | ETAG_HEADER, "content": _text("image/png")},
+        *SHELVED,
+        *("unknown_file", "invalid_request"),
+    )
+    file = _path(
+        f"{one}/files/{{path}}",
+        "get",
+        {
+            "operationId": "fetchFile",
+            "summary": "A file of a collection, to be gone on with",
+            "description": (
+                "As `files` of the collection names it, slashes included. Answers `Range` (206), `If-Range` and "
+                "`If-None-Match` (304); a download that takes longer than the service's time-out is cut off."
+            ),
+        },
+        {"description": "The file.", "headers": REQUEST_ID_HEADER | ETAG_HEADER, "content": _text("*/*")},
+        *SHELVED,
+        *("unknown_file", "range_not_satisfiable"),
+    )
+    for known in (picture, file):
+        for operation in known.values():
+            operation["get"]["responses"]["304"] = {"description": "The client has it already."}
+    file[f"{one}/files/{{path}}"]["get"]["responses"]["206"] = {"description": "A part of the file."}
+    return listed | shown | records | picture | file
+
+
 def _get(path: str, operation: str, summary: str, content: dict[str, Any], *codes: str) -> dict[str, Any]:
-    named = NAME_PARAMETER if "{name}" in path else {}
     success = {"description": summary, "headers": REQUEST_ID_HEADER, "content": content}
-    return _path(path, "get", {"operationId": operation, "summary": summary} | named, success, *codes)
+    return _path(path, "get", {"operationId": operation, "summary": summary}, success, *codes)
 
 
 def _path(
     path: str, method: str, operation: dict[str, Any], success: dict[str, Any], *codes: str
 ) -> dict[str, dict[str, Any]]:
     """One path of one method; the key it needs, and the refusals that come of it, are of `serving.access.gate`."""
-    needs = next(rule.needs for rule in RULES if rule.path == path)
+    needs = next(rule.needs for rule in RULES if rule.path.replace(":path}", "}") == path)
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in PARAMETER.findall(path)
+    ]
+    if parameters or "parameters" in operation:
+        operation = operation | {"parameters": parameters + operation.get("parameters", [])}
     if needs == OPEN:
         security: list[dict[str, list[str]]] = []
     else:

@@ -21,11 +21,14 @@ STATUSES = {
     "forbidden": 403,
     "not_found": 404,
     "unknown_model": 404,
+    "unknown_collection": 404,
+    "unknown_file": 404,
     "method_not_allowed": 405,
     "body_too_slow": 408,
     "body_too_large": 413,
     "image_too_large": 413,
     "unsupported_media_type": 415,
+    "range_not_satisfiable": 416,
     "invalid_request": 422,
     "model_required": 422,
     "unknown_label": 422,
@@ -34,6 +37,10 @@ STATUSES = {
     "image_too_small": 422,
     "several_frames": 422,
     "unsupported_pixels": 422,
+    "not_a_mask": 422,
+    "empty_mask": 422,
+    "mask_size": 422,
+    "no_painter": 422,
     "rate_limited": 429,
     "internal_error": 500,
     "not_ready": 503,
@@ -48,12 +55,20 @@ STATUSES = {
 # Waiting does not mend them.
 LASTING_CODES = ("model_refused",)
 
-DEFAULT_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 503: "not_ready", 504: "timeout"}
+DEFAULT_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    416: "range_not_satisfiable",
+    503: "not_ready",
+    504: "timeout",
+}
 
 # Said in the place of a library's own words.
 DEFAULT_MESSAGES = {
     "not_found": "there is nothing at this path; /docs lists the routes",
     "method_not_allowed": "this path does not take this method; /docs lists the routes",
+    "range_not_satisfiable": "the range lies behind the end of the file; Content-Range tells its length",
     "internal_error": "an unexpected error; tell the operator the request id",
 }
 

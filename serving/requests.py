@@ -15,7 +15,7 @@ from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from serving.formats import FORMATS
 from serving.refusals import Refusal
 
-MODEL_NAME_BYTES = 1024
+FIELD_BYTES = 1024
 GENERATE_BODY_BYTES = 64 * 1024
 
 
@@ -76,6 +76,18 @@ class GenerateRequest:
         )
 
 
+PAINT_FIELDS = ("model", "count", "seed", "truncation", "format", "start")
+"""What `POST /v1/paint` has in common with `generate`."""
+
+
+@dataclass(frozen=True)
+class PaintRequest:
+    """The parts of `POST /v1/paint`: the bytes of a mask, and which images to paint on it."""
+
+    mask: bytes
+    images: GenerateRequest
+
+
 @dataclass(frozen=True)
 class AuthenticityRequest:
     """The parts of `POST /v1/authenticity`: the uploaded bytes, and the model where the client names one."""
@@ -127,9 +139,35 @@ async def read_authenticity(request: Request) -> AuthenticityRequest:
     Raises:
         Refusal: `unsupported_media_type`, `malformed_multipart`, `invalid_request`.
     """
+    image, fields = await _read_form(request, "image", ("model",))
+    return AuthenticityRequest(image, **fields)
+
+
+async def read_paint(request: Request) -> PaintRequest:
+    """Read and check the multipart body: one file `mask`, and texts of `PAINT_FIELDS`, numbers as JSON writes them.
+
+    Raises:
+        Refusal: `unsupported_media_type`, `malformed_multipart`, `invalid_request`.
+    """
+    mask, fields = await _read_form(request, "mask", PAINT_FIELDS)
+    values: dict[str, Any] = {
+        name: text if name in ("model", "format") else _number(name, text) for name, text in fields.items()
+    }
+    return PaintRequest(mask, GenerateRequest(**{"count": 1} | values))
+
+
+def _number(name: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refusal("invalid_request", f"{name} is {reprlib.repr(text)}; it must be a number") from error
+
+
+async def _read_form(request: Request, file: str, fields: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
+    """The bytes of the one file of a multipart body, and its text fields, each at most once."""
     _check_media_type(request, "multipart/form-data")
     try:
-        form = await request.form(max_files=1, max_fields=1, max_part_size=MODEL_NAME_BYTES)
+        form = await request.form(max_files=1, max_fields=len(fields), max_part_size=FIELD_BYTES)
     except Refusal:
         raise
     except (HTTPException, UnicodeError) as error:
@@ -137,32 +175,35 @@ async def read_authenticity(request: Request) -> AuthenticityRequest:
         raise Refusal("malformed_multipart", f"the multipart body is not taken: {reason}") from error
     parts = form.multi_items()
     try:
-        image, model = _parts(parts)
-        data = await image.read()
+        upload, texts = _parts(parts, file, fields)
+        data = await upload.read()
     finally:
         await form.close()
     if not data:
-        raise Refusal("invalid_request", "the file image is empty")
-    return AuthenticityRequest(data, model)
+        raise Refusal("invalid_request", f"the file {file} is empty")
+    return data, texts
 
 
-def _parts(parts: list[tuple[str, Any]]) -> tuple[UploadFile, str | None]:
-    image: UploadFile | None = None
-    model: str | None = None
+def _parts(parts: list[tuple[str, Any]], file: str, fields: tuple[str, ...]) -> tuple[UploadFile, dict[str, str]]:
+    upload: UploadFile | None = None
+    texts: dict[str, str] = {}
     for name, value in parts:
-        if name == "image" and isinstance(value, UploadFile):
-            image = value
-        elif name == "image":
-            raise Refusal("invalid_request", "image is a text field; send the file itself, with a file name")
-        elif name == "model" and isinstance(value, str):
-            model = value
-        elif name == "model":
-            raise Refusal("invalid_request", "model is a file; send it as a text field")
+        if name == file and isinstance(value, UploadFile):
+            upload = value
+        elif name == file:
+            raise Refusal("invalid_request", f"{file} is a text field; send the file itself, with a file name")
+        elif name not in fields:
+            known = f"{', '.join((file, *fields[:-1]))} and {fields[-1]}"
+            raise Refusal("invalid_request", f"unknown part {reprlib.repr(name)}; the parts are {known}")
+        elif not isinstance(value, str):
+            raise Refusal("invalid_request", f"{name} is a file; send it as a text field")
+        elif name in texts:
+            raise Refusal("invalid_request", f"{name} is there twice; send it once")
         else:
-            raise Refusal("invalid_request", f"unknown part {reprlib.repr(name)}; the parts are image and model")
-    if image is None:
-        raise Refusal("invalid_request", "the part image is missing; send one file under that name")
-    return image, model
+            texts[name] = value
+    if upload is None:
+        raise Refusal("invalid_request", f"the part {file} is missing; send one file under that name")
+    return upload, texts
 
 
 def _check_media_type(request: Request, wanted: str) -> None:

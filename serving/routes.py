@@ -15,9 +15,13 @@ from starlette.staticfiles import StaticFiles
 
 from serving.endpoints import pages
 from serving.endpoints.authenticity import authenticity
+from serving.endpoints.collections import list_collections, list_records, send_file, show_collection, show_picture
 from serving.endpoints.generation import generate
 from serving.endpoints.models import list_models, show_card, show_model
+from serving.endpoints.painting import paint
 from serving.worker import Worker
+
+COLLECTION = "/v1/collections/{name}/{version}"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -41,7 +45,13 @@ def application(worker: Worker) -> Starlette:
             get("/v1/models/{name}", partial(show_model, worker)),
             get("/v1/models/{name}/card", partial(show_card, worker)),
             post("/v1/generate", partial(generate, worker)),
+            post("/v1/paint", partial(paint, worker)),
             post("/v1/authenticity", partial(authenticity, worker)),
+            get("/v1/collections", partial(list_collections, worker)),
+            get(COLLECTION, partial(show_collection, worker)),
+            get(f"{COLLECTION}/records", partial(list_records, worker)),
+            get(f"{COLLECTION}/images/{{page}}/{{file}}", partial(show_picture, worker)),
+            get(f"{COLLECTION}/files/{{path:path}}", partial(send_file, worker)),
             Mount("/web", StaticFiles(directory=pages.WEB)),
         ]
     )

@@ -29,6 +29,7 @@ class Settings:
     what 0 or None means."""
 
     models_folder: Path = Path("models")
+    collections_folder: Path = Path("collections")
     workers: int = 0
     threads: int = 0
     maximum_requests: int = 32

@@ -1,6 +1,7 @@
 """Fixtures that several parts share: the running service on small releases."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -48,6 +49,26 @@ def empty_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]
     """A service without any model."""
     models = tmp_path_factory.mktemp("no-models")
     with serve(tmp_path_factory.mktemp("empty-home"), models, VERISYNTH_WORKERS="1") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def collection_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`collections/labelled/VERSION` with masks and labels; its release lies in `models` beside `collections`."""
+    # It needs training, which not every test does.
+    from tests.collections import write_small_collection
+
+    root = tmp_path_factory.mktemp("project")
+    release = write_small_release(root / "models" / "labelled", labels=("benign", "malignant"), masks=True)
+    return write_small_collection(root / "collections", release)
+
+
+@pytest.fixture(scope="session")
+def library(collection_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with that one model and that one collection."""
+    root = collection_folder.parents[2]
+    settings = {"VERISYNTH_WORKERS": "1", "VERISYNTH_COLLECTIONS_FOLDER": str(root / "collections")}
+    with serve(tmp_path_factory.mktemp("library-home"), root / "models", **settings) as running:
         yield running
 
 

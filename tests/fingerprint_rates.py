@@ -18,8 +18,8 @@ import skimage.data
 from PIL import Image
 
 from contracts.balances import EQUAL
+from contracts.claims import Origin
 from contracts.imaging import resize
-from serving.provenance.claims import Origin
 from serving.provenance.evidence import confirmed
 from serving.provenance.fingerprint_store import FingerprintStore
 from serving.provenance.fingerprints import MAXIMUM_DISTANCE, distances, fingerprint, fingerprints

@@ -14,6 +14,18 @@ def speckle(seed: int, height: int = 40, width: int = 40, channels: int = 3) -> 
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
+def discs(count: int = 60, contrast: float = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, 48, 48, 3] of a disc each, somewhere, and its mask uint8 [N, 48, 48]."""
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:48, :48]
+    centres, radii = random.integers(12, 36, (count, 2)), random.integers(4, 10, count)
+    inside = np.stack(
+        [np.hypot(rows - row, columns - column) < radius for (row, column), radius in zip(centres, radii, strict=True)]
+    )
+    levels = 80 + contrast * inside[..., None] + random.normal(0, 15, (count, 48, 48, 3))
+    return levels.clip(0, 255).astype(np.uint8), inside.astype(np.uint8) * 255
+
+
 def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
     """A Pillow image as the bytes of a file."""
     buffer = io.BytesIO()

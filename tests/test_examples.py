@@ -43,6 +43,15 @@ def test_torch_dataset(service: Service, tmp_path: Path) -> None:
     assert re.fullmatch(r"(\(64, 3, 32, 32\) 0\.\d{3}\n){4}", done.stdout)
 
 
+def test_torch_collection(collection_folder: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, "torch_collection.py", str(collection_folder))
+    assert done.returncode == 0, done.stderr
+    # Image, mask and label of every batch; the labels come in turn.
+    rows = re.findall(r"\((\d+), 3, 32, 32\) \((\d+), 1, 32, 32\) (\[[01, ]+\])\n", done.stdout)
+    assert "".join(row[0] for row in rows) == "16" + "14"
+    assert sum(row[2].count("1") for row in rows) == 15
+
+
 def test_augment_training(service: Service, prepared: Path, tmp_path: Path) -> None:
     options = ["--model", "labelled", "--url", service.url, "--steps", "60", "--seeds", "2", "--synthetic", "40"]
     done = run(tmp_path, "augment_training.py", str(prepared), *options, "--real", "10")

@@ -48,7 +48,13 @@ RULES = (
     Rule("/v1/models/{name}", ANY_KEY),
     Rule("/v1/models/{name}/card", ANY_KEY),
     Rule("/v1/generate", "generate"),
+    Rule("/v1/paint", "generate"),
     Rule("/v1/authenticity", "check"),
+    Rule("/v1/collections", "generate"),
+    Rule("/v1/collections/{name}/{version}", "generate"),
+    Rule("/v1/collections/{name}/{version}/records", "generate"),
+    Rule("/v1/collections/{name}/{version}/images/{page}/{file}", "generate"),
+    Rule("/v1/collections/{name}/{version}/files/{path:path}", "generate"),
     Rule("/v1/admin/{path:path}", ADMIN),
 )
 

@@ -34,6 +34,11 @@ class Model:
     def has_masks(self) -> bool:
         return "mask" in self.manifest["generator"]["outputs"]
 
+    @property
+    def paints(self) -> bool:
+        """Whether it paints photographs on masks of one's own."""
+        return "painter" in self.manifest
+
 
 @dataclass(frozen=True)
 class Models:
@@ -119,7 +124,7 @@ def read_samples(answer: httpx.Response, start: int, count: int) -> Samples:
     Raises:
         ServiceError: `unexpected_answer` for anything else.
     """
-    with _reading("samples", answer):
+    with reading("samples", answer):
         with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
             images, labels, masks = (arrays.get(name) for name in ("images", "labels", "masks"))
         _check(images is not None and images.dtype == np.uint8 and images.ndim == 4, "images", images)
@@ -145,15 +150,15 @@ def read_verdict(answer: httpx.Response) -> Verdict:
     Raises:
         ServiceError: `unexpected_answer` for anything else.
     """
-    with _reading("verdict", answer):
+    with reading("verdict", answer):
         document = answer.json()
         verdict = Verdict(
-            verdict=_text(document["verdict"]),
+            verdict=text(document["verdict"]),
             synthetic_probability=float(document["synthetic_probability"]),
             typicality=float(document["evidence"]["typicality"]),
-            model=_text(document["model"]),
-            model_version=_text(document["model_version"]),
-            sha256=_text(document["image"]["sha256"]),
+            model=text(document["model"]),
+            model_version=text(document["model_version"]),
+            sha256=text(document["image"]["sha256"]),
             document=document,
         )
         if verdict.verdict not in VERDICTS:
@@ -167,11 +172,11 @@ def read_models(answer: httpx.Response) -> Models:
     Raises:
         ServiceError: `unexpected_answer` for anything else.
     """
-    with _reading("list of models", answer):
+    with reading("list of models", answer):
         document = answer.json()
         return Models(
             served=[_model(model) for model in document["models"]],
-            refused={_text(name): _text(reason) for name, reason in document["refused"].items()},
+            refused={text(name): text(reason) for name, reason in document["refused"].items()},
         )
 
 
@@ -181,21 +186,22 @@ def read_model(answer: httpx.Response) -> Model:
     Raises:
         ServiceError: `unexpected_answer` for anything else.
     """
-    with _reading("model", answer):
+    with reading("model", answer):
         return _model(answer.json())
 
 
 def _model(document: dict[str, Any]) -> Model:
-    name, version, provider = (_text(document[field]) for field in ("name", "version", "provider"))
+    name, version, provider = (text(document[field]) for field in ("name", "version", "provider"))
     model = Model(name, version, provider, document["manifest"])
     # Asked of every model, and better here, where a strange answer still has its request id.
     for label in model.labels:
-        _text(label)
+        text(label)
     _ = model.has_masks
     return model
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """A text out of an answer; TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r} stands where a text belongs")
     return value
@@ -207,7 +213,7 @@ def _check(fine: bool, name: str, array: np.ndarray | None) -> None:
 
 
 @contextmanager
-def _reading(what: str, answer: httpx.Response) -> Iterator[None]:
+def reading(what: str, answer: httpx.Response) -> Iterator[None]:
     """Whatever goes wrong while an answer is read means that it is not what was asked for."""
     try:
         yield

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from urllib.parse import quote
 import numpy as np
 
 from contracts.errors import VerisynthError
-from contracts.imaging import encode_png
+from contracts.imaging import decode_drawn_mask, encode_png
 from serving.client.answers import (
     Model,
     Models,
@@ -32,9 +32,10 @@ from serving.client.answers import (
     read_samples,
     read_verdict,
 )
+from serving.client.collection import Collection, chosen_collection, fetch_files, list_collections
 from serving.client.connection import Connection, ServiceError
 from serving.client.download import IMAGES_PER_PART, Order, Saved, save
-from serving.client.sequence import SampleSequence, parts
+from serving.client.sequence import SampleSequence, painting, parts
 
 # What the service says of one image, or breaks on: the next image may be fine.
 IMAGE_STATUSES = (400, 408, 413, 415, 422, 500, 504)
@@ -141,6 +142,34 @@ class Client:
             found.append(read_samples(answer, first, length))
         return Samples.joined(found)
 
+    def paint(
+        self,
+        mask: Image,
+        count: int = 1,
+        model: str | None = None,
+        seed: int | None = None,
+        truncation: float = 1.0,
+        start: int = 0,
+    ) -> Samples:
+        """Photographs painted on a mask of one's own: a PNG or TIFF by its path, its bytes, or bool or uint8 [H, W].
+
+        It has the model's size and two values, 0 and 255 (or 0 and 1); `Samples.masks` repeats it. The rest is as in
+        `generate`.
+
+        Raises:
+            VerisynthError: for what is no mask, and numbers that cannot be.
+            OSError: for a file that cannot be read.
+            ServiceError: `no_painter` and `mask_size` among others.
+        """
+        wanted = SampleSequence.of(seed, model, None, None, truncation)
+        data = _bytes(mask)
+        drawn = decode_drawn_mask(data)
+        found = []
+        for first, length in parts(start, count, IMAGES_PER_PART):
+            answer = self._connection.ask("POST", "/v1/paint", painting(data, wanted.request(first, length, "npz")))
+            found.append(replace(read_samples(answer, first, length), masks=np.repeat(drawn[None], length, axis=0)))
+        return Samples.joined(found)
+
     def save(
         self,
         destination: str | os.PathLike[str],
@@ -153,19 +182,21 @@ class Client:
         truncation: float = 1.0,
         start: int = 0,
         progress: Callable[[int], None] = lambda _: None,
+        mask: Image | None = None,
     ) -> Saved:
         """Save images to a file (`.npz`, `.zip`, `.dicom.zip`, `.png`) or into a folder; `generate` has the rest.
 
         A file takes one answer of at most 1024 images, as the service wrote it. A folder takes any number, as `npz`
         parts or, with `zip` and `dicom`, as PNG or DICOM files; the same call again goes on where an earlier one ended.
-        `progress` is told how many more images are there.
+        `progress` is told how many more images are there. With a `mask` they are painted on it, as `paint` does, into a
+        file.
 
         Raises:
             VerisynthError: for a destination that cannot take them, or was begun with another request.
             ServiceError: where the service refuses or does not answer; what is saved stays.
         """
         wanted = SampleSequence.of(seed, model, label, balance, truncation)
-        order = Order(wanted, seed is not None, start, count, file_format)
+        order = Order(wanted, seed is not None, start, count, file_format, None if mask is None else _bytes(mask))
         return save(self._connection, order, Path(destination), progress)
 
     def check(self, image: Image, model: str | None = None) -> Verdict:
@@ -211,6 +242,34 @@ class Client:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def collections(self) -> list[Collection]:
+        """The collections of generated images that the service hands out.
+
+        Raises:
+            ServiceError: as every request.
+        """
+        return list_collections(self._connection)
+
+    def fetch_collection(
+        self,
+        name: str,
+        folder: str | os.PathLike[str],
+        version: str | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Collection:
+        """Fetch a collection into a folder; the same call again goes on where an earlier one ended.
+
+        Every file is held against its SHA-256. `version` may be left out where there is one. `progress` is told how
+        many more bytes are there.
+
+        Raises:
+            VerisynthError: where there is no such collection, several, or another one in the folder.
+            ServiceError: where the service refuses or does not answer; what is there stays.
+        """
+        wanted = chosen_collection(self._connection, name, version)
+        fetch_files(self._connection, wanted, Path(folder), progress)
+        return wanted
+
     def _checked(self, image: Source, model: str | None) -> Checked[Source]:
         try:
             return Checked(image, self.check(image, model), None)
@@ -229,7 +288,8 @@ def _bytes(image: Image) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, np.ndarray):
-        pixels = image[..., None] if image.ndim == 2 else image
+        levels = image.astype(np.uint8) * np.uint8(255) if image.dtype == bool else image
+        pixels = levels[..., None] if levels.ndim == 2 else levels
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
             raise VerisynthError(
                 f"the pixels are {image.dtype} {image.shape}; they must be uint8 [H, W], [H, W, 1] or [H, W, 3]"

@@ -5,16 +5,18 @@ clients, and is at least what `Retry-After` says. Anything else is a `ServiceErr
 it was, under the same request id, and every one may be: checks change nothing, and the same seed gives the same images.
 """
 
+import io
 import itertools
 import logging
 import random
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import sleep
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx
 
@@ -79,11 +81,34 @@ class Connection:
         Raises:
             ServiceError: where the service refuses, or does not answer after all tries.
         """
+        return self._persist(method, path, lambda request_id: self._send(method, path, request_id, content or {}, sink))
+
+    def download(self, path: str, sink: BinaryIO, etag: str, progress: Callable[[int], None]) -> None:
+        """Go on with a file where `sink` ends, as long as it is the file of that ETag, until all of it is there.
+
+        A sink of other content is begun anew. `progress` is told how many more bytes are there. Tries are counted from
+        the last one that brought anything.
+
+        Raises:
+            ServiceError: as `ask`; what has come stays.
+        """
+        while True:
+            before = sink.seek(0, io.SEEK_END)
+            try:
+                self._persist("GET", path, lambda request_id: self._send_rest(path, request_id, sink, etag, progress))
+            except ServiceError as error:
+                if error.status is not None or sink.seek(0, io.SEEK_END) <= before:
+                    raise
+            else:
+                return
+
+    def _persist(self, method: str, path: str, send: Callable[[str], httpx.Response]) -> httpx.Response:
+        """The answer to a request that is sent, with its id, until there is one."""
         request_id = uuid.uuid4().hex
         for attempt in itertools.count():
             told: float | None = None
             try:
-                answer = self._send(method, path, request_id, content or {}, sink)
+                answer = send(request_id)
             except LOST as error:
                 failure = self._unreachable(error, request_id)
             except httpx.HTTPError as error:
@@ -118,6 +143,26 @@ class Connection:
                     sink.write(data)
             return answer
 
+    def _send_rest(
+        self, path: str, request_id: str, sink: BinaryIO, etag: str, progress: Callable[[int], None]
+    ) -> httpx.Response:
+        start = sink.seek(0, io.SEEK_END)
+        # As it lies there: ranges of what a proxy compressed on the way would be others.
+        headers = {"X-Request-ID": request_id, "Accept-Encoding": "identity"}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": etag}
+        with self._http.stream("GET", path, headers=headers) as answer:
+            if not answer.is_success:
+                answer.read()
+                return answer
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                progress(-start)
+                sink.truncate(0)
+            for data in answer.iter_bytes():
+                sink.write(data)
+                progress(len(data))
+            return answer
+
     def _unreachable(self, error: httpx.HTTPError, request_id: str) -> ServiceError:
         reason = str(error) or type(error).__name__
         return ServiceError("unreachable", f"no answer from {self.url}: {reason}", request_id)
@@ -138,6 +183,11 @@ def checked_url(text: str) -> str:
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
         raise VerisynthError(f"the address of the service is {text!r}; it looks like {EXAMPLE_URL}")
     return str(url).rstrip("/")
+
+
+def quoted(path: str) -> str:
+    """A name or a path as part of an address; slashes stay."""
+    return quote(path, safe="/")
 
 
 EXAMPLE_URL = "http://localhost:3000"

@@ -26,7 +26,7 @@ from contracts.errors import VerisynthError
 from contracts.limits import MAXIMUM_COUNT
 from serving.client.answers import check_same_model
 from serving.client.connection import Connection, ServiceError
-from serving.client.sequence import SampleSequence, parts
+from serving.client.sequence import SampleSequence, painting, parts
 from serving.client.whole_file import whole_file
 
 EXTENSIONS = {"dicom": ".dicom.zip", "npz": ".npz", "zip": ".zip", "png": ".png"}
@@ -49,6 +49,8 @@ class Order:
     count: int
     file_format: str | None
     """One of `EXTENSIONS`; None: what the destination's name says."""
+    mask: bytes | None = None
+    """The image file of a mask to paint on; None: the model draws all of the image."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def save(connection: Connection, order: Order, destination: Path, progress: Call
         saved = _save_file(connection, order, destination, file_format)
         progress(order.count)
         return saved
+    if order.mask is not None:
+        raise VerisynthError(f"painted images go to a file; end {destination} with {' or '.join(EXTENSIONS.values())}")
     destination.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(destination / ".lock", timeout=0):
@@ -112,7 +116,7 @@ def _save_file(connection: Connection, order: Order, path: Path, file_format: st
     if not path.parent.is_dir():
         raise VerisynthError(f"there is no folder {path.parent}; make it, or name another")
     with whole_file(path) as file:
-        return _fetch(connection, order.wanted, order.start, order.count, file_format, file)
+        return _fetch(connection, order.wanted, order.start, order.count, file_format, file, order.mask)
 
 
 def _save_folder(
@@ -145,10 +149,20 @@ def _save_folder(
 
 
 def _fetch(
-    connection: Connection, wanted: SampleSequence, start: int, count: int, file_format: str, file: BinaryIO
+    connection: Connection,
+    wanted: SampleSequence,
+    start: int,
+    count: int,
+    file_format: str,
+    file: BinaryIO,
+    mask: bytes | None = None,
 ) -> Saved:
     """One answer into the file, and what it is."""
-    answer = connection.ask("POST", "/v1/generate", {"json": wanted.request(start, count, file_format)}, sink=file)
+    fields = wanted.request(start, count, file_format)
+    if mask is None:
+        answer = connection.ask("POST", "/v1/generate", {"json": fields}, sink=file)
+    else:
+        answer = connection.ask("POST", "/v1/paint", painting(mask, fields), sink=file)
     model, version = (_header(answer, name) for name in ("X-Verisynth-Model", "X-Verisynth-Version"))
     return Saved(
         **asdict(wanted) | {"model": model},

@@ -1,4 +1,4 @@
-"""What asks a running service: `verisynth generate`, `check`, `scan`, `models`."""
+"""What asks a running service: `verisynth generate`, `paint`, `check`, `scan`, `models`, `collection`."""
 
 import functools
 import json
@@ -15,13 +15,14 @@ from contracts.manifest import VERDICTS
 from serving.client import scan as scans
 from serving.client.client import Checked, Client
 from serving.client.connection import EXAMPLE_URL, ServiceError
-from serving.client.download import EXTENSIONS
+from serving.client.download import EXTENSIONS, Saved
 from serving.client.scan import UNCHECKED
 from serving.command.ending import FOUND, exit_code, shown
 
 URL_VARIABLE, KEY_VARIABLE = "VERISYNTH_CLIENT_URL", "VERISYNTH_CLIENT_KEY"
 OUTCOMES = (*(verdict for verdict in VERDICTS if verdict != "real"), UNCHECKED)
 ANY = "any"
+MEBIBYTE = 1024**2
 
 
 def asks_the_service(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,10 +90,28 @@ def generate(client: Client, destination: Path, as_json: bool, **options: Any) -
     """
     with _bar("generating", options["count"]) as bar:
         saved = client.save(destination, progress=bar.update, **options)
-    if as_json:
-        click.echo(json.dumps({"destination": str(destination)} | asdict(saved)))
-    else:
-        click.echo(f"{saved.count} images of {saved.model} {saved.version}, seed {saved.seed}: {shown(destination)}")
+    _tell_saved(saved, destination, as_json)
+
+
+@click.command()
+@click.argument("mask", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--model", help="May be left out where one is served.")
+@click.option("--seed", type=click.IntRange(0), help="Left out: a random one, which is told.")
+@click.option("--truncation", type=click.FloatRange(0, 1), default=1.0, show_default=True)
+@click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="Index of the first image.")
+@click.option("--format", "file_format", type=click.Choice(list(EXTENSIONS)), help="Left out: by the name.")
+@asks_the_service
+def paint(client: Client, destination: Path, as_json: bool, **options: Any) -> None:
+    """Paint photographs on MASK, a PNG or TIFF of your own, and save them to DESTINATION.
+
+    MASK has the size of the model's images and two values, 0 and 255. DESTINATION is a file (.npz, .zip, .dicom.zip or
+    .png) of at most 1024 images.
+    """
+    with _bar("painting", options["count"]) as bar:
+        saved = client.save(destination, progress=bar.update, **options)
+    _tell_saved(saved, destination, as_json)
 
 
 @click.command()
@@ -186,6 +205,48 @@ def models(client: Client, name: str | None, as_json: bool) -> None:
         click.echo(f"{model.name:<16}  {model.version:<12}  {pixels:<9}  {', '.join(model.labels) or '-'}")
     for unserved, reason in found.refused.items():
         click.echo(f"{unserved} is not served: {shown(reason)}", err=True)
+
+
+@click.group("collection")
+def collections() -> None:
+    """Sets of generated images that a service hands out."""
+
+
+@collections.command("list")
+@asks_the_service
+def list_collections(client: Client, as_json: bool) -> None:
+    """The collections that there are."""
+    found = client.collections()
+    if as_json:
+        click.echo(json.dumps({"collections": [one.document for one in found]}))
+        return
+    click.echo(f"{'collection':<16}  {'version':<12}  {'images':>8}  {'MiB':>8}  licence")
+    for one in found:
+        numbers = f"{one.images:>8}  {one.bytes / MEBIBYTE:>8.1f}"
+        click.echo(f"{shown(one.name):<16}  {shown(one.version):<12}  {numbers}  {shown(one.licence)}")
+
+
+@collections.command("fetch")
+@click.argument("name")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--version", help="May be left out where there is one.")
+@asks_the_service
+def fetch_collection(client: Client, name: str, folder: Path, version: str | None, as_json: bool) -> None:
+    """Fetch the collection NAME into FOLDER and verify its checksums; the same command goes on where it was stopped."""
+    sizes = [one.bytes for one in client.collections() if one.name == name and version in (None, one.version)]
+    with _bar("fetching", sum(sizes)) as bar:
+        fetched = client.fetch_collection(name, folder, version, bar.update)
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder)} | fetched.document))
+    else:
+        click.echo(f"{fetched.images} images of {fetched.name} {fetched.version}, verified: {shown(folder)}")
+
+
+def _tell_saved(saved: Saved, destination: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"destination": str(destination)} | asdict(saved)))
+    else:
+        click.echo(f"{saved.count} images of {saved.model} {saved.version}, seed {saved.seed}: {shown(destination)}")
 
 
 def _bar(label: str, length: int) -> Any:

@@ -1,17 +1,13 @@
-"""Claims: what the service says of the images it made, signed with Ed25519, and how such a claim is checked.
+"""The keys that sign claims with Ed25519, and what a signature is worth.
 
-What is signed is the canonical JSON of a document without its `signature`: keys sorted, no spaces, UTF-8.
-`docs/provenance.md` says what is marked, how to check it without this service, and what it does not prove.
+`docs/provenance.md` says how keys are made, kept and changed.
 """
 
 import base64
 import binascii
 import functools
 import hashlib
-import json
 import os
-import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,102 +25,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from contracts.balances import BALANCES
+from contracts.claims import Claim, Origin, canonical
 from contracts.errors import VerisynthError
-from contracts.limits import MAXIMUM_SEED
 
-SCHEMA = 1
-IMAGE, MASK, GRID = "image", "mask", "grid"
-KINDS = (IMAGE, MASK, GRID)
 VALID, BROKEN, UNSIGNED, UNKNOWN_KEY, ABSENT = "valid", "broken", "unsigned", "unknown_key", "absent"
 STATUSES = (VALID, BROKEN, UNSIGNED, UNKNOWN_KEY, ABSENT)
-# Far beyond any request, and small enough for every integer that the runtime makes of it.
-LARGEST_INDEX = 2**32
-LONGEST_TEXT = 256
-SHA256 = re.compile(r"[0-9a-f]{64}")
-CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-SIGNING_KEY_ID = re.compile(r"[0-9a-f]{16}")
-
-
-class ClaimError(Exception):
-    """Text that is no claim of the form that the service writes."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where samples come from: enough to make them again."""
-
-    model: str
-    version: str
-    seed: int
-    truncation: float
-    label: str | None
-    """The label asked for."""
-    balance: str | None
-    """How often each label was drawn, one of `contracts.balances`; None without labels, or with one asked for."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """That these pixels are image or mask `index` of `origin`, or a grid of `count` images from `index` on."""
-
-    kind: str
-    origin: Origin
-    index: int
-    count: int
-    pixel_sha256: str
-    key_id: str | None
-    signature: str | None
-    """Base64 of 64 bytes; None, like `key_id`, where the service that made the image has no key."""
-
-    @staticmethod
-    def parse(text: str) -> "Claim":
-        """A claim out of a stranger's JSON, its form checked and nothing else.
-
-        Raises:
-            ClaimError: for text of another form: unknown, missing or repeated names, wrong types, values out of range.
-        """
-        document = _json_object(text)
-        names = {"verisynth", "synthetic", *Origin.__dataclass_fields__, *Claim.__dataclass_fields__} - {"origin"}
-        if document.keys() != names:
-            raise ClaimError(f"the claim has the fields {reprlib.repr(sorted(document))}; it must have {sorted(names)}")
-        _check(document["verisynth"] == SCHEMA and type(document["verisynth"]) is int, "verisynth")
-        _check(document["synthetic"] is True, "synthetic")
-        _check(document["kind"] in KINDS, "kind")
-        for name in ("model", "version"):
-            _check(_is_text(document[name]), name)
-        _check(document["label"] is None or _is_text(document["label"]), "label")
-        _check(document["balance"] in (None, *BALANCES), "balance")
-        _check(_is_whole(document["seed"], MAXIMUM_SEED), "seed")
-        _check(_is_whole(document["index"], LARGEST_INDEX), "index")
-        _check(_is_whole(document["count"], LARGEST_INDEX), "count")
-        # NaN is in no range.
-        _check(type(document["truncation"]) in (int, float) and 0 <= document["truncation"] <= 1, "truncation")
-        _check(_matches(SHA256, document["pixel_sha256"]), "pixel_sha256")
-        _check((document["key_id"] is None) == (document["signature"] is None), "signature")
-        _check(document["key_id"] is None or _matches(SIGNING_KEY_ID, document["key_id"]), "key_id")
-        _check(document["signature"] is None or _is_text(document["signature"]), "signature")
-        origin = Origin(**{name: document[name] for name in Origin.__dataclass_fields__})
-        rest = {name: document[name] for name in Claim.__dataclass_fields__ if name != "origin"}
-        return Claim(origin=origin, **rest)
-
-    def document(self) -> dict[str, Any]:
-        """The claim as JSON values."""
-        return {
-            "verisynth": SCHEMA,
-            "synthetic": True,
-            "kind": self.kind,
-            **vars(self.origin),
-            "index": self.index,
-            "count": self.count,
-            "pixel_sha256": self.pixel_sha256,
-            "key_id": self.key_id,
-            "signature": self.signature,
-        }
-
-    def text(self) -> str:
-        """The claim as it is written into files: canonical JSON."""
-        return canonical(self.document()).decode()
 
 
 @dataclass(frozen=True)
@@ -153,7 +58,7 @@ class ClaimKeys:
 
     def claim(self, kind: str, origin: Origin, index: int, pixels: np.ndarray, count: int = 1) -> Claim:
         """A claim for pixels uint8 [H, W, C], signed where there is a key."""
-        plain = Claim(kind, origin, index, count, pixel_sha256(pixels), key_id=None, signature=None)
+        plain = Claim.unsigned(kind, origin, index, pixels, count)
         sealed = self.sealed(plain.document())
         return replace(plain, key_id=sealed["key_id"], signature=sealed["signature"])
 
@@ -177,20 +82,6 @@ class ClaimKeys:
         except (InvalidSignature, binascii.Error, ValueError):
             return BROKEN
         return VALID
-
-
-def canonical(document: Mapping[str, Any]) -> bytes:
-    """The JSON that is signed: keys sorted, no spaces, UTF-8, numbers as Python's `json` writes them."""
-    return CANONICAL.encode(document).encode()
-
-
-def pixel_sha256(pixels: np.ndarray) -> str:
-    """SHA-256, in hex, of `uint8 HxWxC` and a line feed, then the pixels uint8 [H, W, C] row by row, channels last."""
-    assert pixels.dtype == np.uint8, f"pixels are {pixels.dtype}"
-    height, width, channels = pixels.shape
-    digest = hashlib.sha256(f"uint8 {height}x{width}x{channels}\n".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -255,37 +146,3 @@ def _read_public_key(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise VerisynthError(f"the trusted key {path} is no Ed25519 key")
     return key
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        document = dict(pairs)
-        if len(document) != len(pairs):
-            raise ClaimError("a name is there twice")
-        return document
-
-    try:
-        document = json.loads(text, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise ClaimError("the claim is no JSON") from error
-    if not isinstance(document, dict):
-        raise ClaimError("the claim is no JSON object")
-    return document
-
-
-def _check(fine: bool, name: str) -> None:
-    if not fine:
-        raise ClaimError(f"the claim's {name} is of another form than the service writes")
-
-
-def _is_text(value: object) -> bool:
-    # A lone surrogate cannot be written as UTF-8.
-    return type(value) is str and 0 < len(value) <= LONGEST_TEXT and not re.search("[\ud800-\udfff]", value)
-
-
-def _is_whole(value: object, largest: int) -> bool:
-    return type(value) is int and 0 <= value <= largest
-
-
-def _matches(form: re.Pattern[str], value: object) -> bool:
-    return type(value) is str and form.fullmatch(value) is not None

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from contracts.errors import VerisynthError
 from contracts.imaging import encode_png
-from serving.provenance.marks import DIGITAL_SOURCE_TYPE
+from contracts.marks import DIGITAL_SOURCE_TYPE
 
 MEDIA_TYPE = "image/png"
 MANIFEST = {

@@ -12,20 +12,10 @@ from typing import Any
 import numpy as np
 
 from contracts.balances import EQUAL
-from serving.provenance.claims import (
-    ABSENT,
-    BROKEN,
-    GRID,
-    MASK,
-    VALID,
-    Claim,
-    ClaimError,
-    ClaimKeys,
-    Origin,
-    pixel_sha256,
-)
+from contracts.claims import GRID, MASK, Claim, ClaimError, Origin, pixel_sha256
+from contracts.marks import read_mark
+from serving.provenance.claims import ABSENT, BROKEN, VALID, ClaimKeys
 from serving.provenance.fingerprints import Match, similarity
-from serving.provenance.marks import read_mark
 from serving.runtime import Model, ModelError, Samples
 
 # Another processor may round to the next grey level.
@@ -39,7 +29,8 @@ logger = logging.getLogger(__name__)
 class Evidence:
     """`status` is one of `serving.provenance.claims.STATUSES`; `claim` is None where none is made or none can be read.
 
-    `reproduced`: whether the model of the claim draws this very image; None where that version is not served here.
+    `reproduced`: whether the model of the claim draws this very image; None where that version is not served here, and
+    for what cannot be made again from a claim alone: grids, and what was painted on a client's mask.
     """
 
     status: str
@@ -86,8 +77,8 @@ def examine(data: bytes, pixels: np.ndarray, keyring: ClaimKeys, models: Mapping
 
 
 def _reproduced(claim: Claim, pixels: np.ndarray, models: Mapping[str, Model]) -> bool | None:
-    model = models.get(claim.origin.model)
-    if model is None or model.version != claim.origin.version or claim.kind == GRID:
+    model = _maker(claim.origin, models)
+    if model is None or claim.kind == GRID:
         return None
     try:
         samples = remake(model, claim.origin, claim.index)
@@ -105,8 +96,8 @@ def confirmed(match: Match, pixels: np.ndarray, models: Mapping[str, Model]) -> 
 
     Where it cannot be made again, the match stays as it is, a hint and no proof.
     """
-    model = models.get(match.origin.model)
-    if model is None or model.version != match.origin.version:
+    model = _maker(match.origin, models)
+    if model is None:
         return match
     try:
         samples = remake(model, match.origin, match.index)
@@ -117,6 +108,12 @@ def confirmed(match: Match, pixels: np.ndarray, models: Mapping[str, Model]) -> 
         return match
     found = replace(match, similarity=similarity(samples.images[0], pixels))
     return found if found.proves_synthetic else None
+
+
+def _maker(origin: Origin, models: Mapping[str, Model]) -> Model | None:
+    """The model that can make images of an origin again; None where it is not served here, or a mask is missing."""
+    model = models.get(origin.model)
+    return model if model is not None and model.version == origin.version and origin.mask_sha256 is None else None
 
 
 def remake(model: Model, origin: Origin, index: int) -> Samples | None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TypeVar
 
 import numpy as np
@@ -39,8 +38,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
+from contracts.claims import Origin, canonical
 from contracts.errors import VerisynthError
-from serving.provenance.claims import Origin, canonical
 from serving.provenance.fingerprints import MAXIMUM_DISTANCE, Match, StoreError, distances
 
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
@@ -102,7 +101,7 @@ class FingerprintStore:
         Raises:
             StoreError: when they could not be written.
         """
-        document = canonical(asdict(origin)).decode()
+        document = canonical(origin.document()).decode()
         self._ask(lambda: self._append(document, start, fingerprints.astype("<u8")))
 
     def remember_later(

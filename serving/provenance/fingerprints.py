@@ -5,13 +5,13 @@ the frequencies 1 to 8 both ways, and those around them. Frequencies are counted
 same at any size. Flips, rotations and crops change them; `docs/provenance.md` has the measured rates.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from contracts.claims import Origin
 from contracts.imaging import central_square, resize
-from serving.provenance.claims import Origin
 
 MAXIMUM_DISTANCE = 20
 """Of 128 signs: the most that an image may differ in from what it is taken for."""
@@ -34,7 +34,7 @@ class Match:
     """The generated image that an upload is like.
 
     `distance` in differing signs, at most `MAXIMUM_DISTANCE`; `similarity` in [-1, 1] to that image made again, None
-    where its model is not served here in that version.
+    where its model is not served here in that version, or where it was painted on a client's mask.
     """
 
     origin: Origin
@@ -49,7 +49,7 @@ class Match:
 
     def document(self) -> dict[str, Any]:
         """The match as JSON values."""
-        return asdict(self.origin) | {
+        return self.origin.document() | {
             "index": self.index,
             "distance": self.distance,
             "similarity": None if self.similarity is None else round(self.similarity, 4),

@@ -74,7 +74,59 @@ async function loadModels() {
   element("judge-field").hidden = models.length === 1;
   enable(true);
   describe();
-  await generate();
+  await Promise.all([generate(), loadCollections()]);
+}
+
+// Shown where there are any, and to whom they may be shown.
+async function loadCollections() {
+  const response = await ask("/v1/collections");
+  const collections = response.ok ? (await response.json()).collections : [];
+  element("collections").hidden = collections.length === 0;
+  element("thumbnails").replaceChildren();
+  const option = ({ name, version }) => new Option(`${name} ${version}`, `/v1/collections/${encodeURIComponent(name)}/${encodeURIComponent(version)}`);
+  element("collection").replaceChildren(...collections.map(option));
+  element("collection").onchange = () => {
+    const { name, version, images_kept, licence, bytes } = collections[element("collection").selectedIndex];
+    element("collection-note").textContent =
+      `${images_kept} images, ${(bytes / 2 ** 20).toFixed(1)} MiB. Licence: ${licence}. ` +
+      `To fetch them: verisynth collection fetch ${name} FOLDER --version ${version}`;
+    element("more").hidden = true;
+  };
+  if (collections.length > 0) element("collection").onchange();
+}
+
+const THUMBNAILS = 12;
+
+// Some records of a page from `first` on; the button for more goes on from there, through all pages.
+function browse(base, page, first) {
+  return busy(element("browse"), "browse-error", async () => {
+    const response = await ask(`${base}/records?page=${page}`);
+    if (!response.ok) throw new Error(await problem(response));
+    const { records, pages } = await response.json();
+    const shown = await Promise.all(records.slice(first, first + THUMBNAILS).map(thumbnail));
+    element("thumbnails").replaceChildren(...shown);
+    const end = first + THUMBNAILS >= records.length;
+    element("more").hidden = end && page + 1 === pages;
+    element("more").onclick = () => (end ? browse(base, page + 1, 0) : browse(base, page, first + THUMBNAILS));
+  });
+}
+
+async function thumbnail({ file, label, index, image_url, mask_url }) {
+  const figure = document.createElement("figure");
+  for (const address of [image_url, mask_url].filter((url) => url !== null)) {
+    const response = await ask(address);
+    if (!response.ok) throw new Error(await problem(response));
+    const picture = new Image();
+    picture.src = URL.createObjectURL(await response.blob());
+    picture.alt = address === mask_url ? `mask of ${file}` : file;
+    await picture.decode();
+    URL.revokeObjectURL(picture.src);
+    figure.append(picture);
+  }
+  const caption = document.createElement("figcaption");
+  caption.textContent = label === null ? `${index}` : `${index}, ${label}`;
+  figure.append(caption);
+  return figure;
 }
 
 function enable(usable) {
@@ -124,6 +176,16 @@ function describe() {
   element("model-card").open = false;
   element("model-card-file").href = `/v1/models/${chosen().name}/card`;
   describeLabels(manifest.generator.labels);
+  describePainter(manifest);
+}
+
+function describePainter({ painter, image: { size } }) {
+  element("painting").hidden = painter === undefined;
+  element("painted").hidden = true;
+  element("mask").width = size;
+  element("mask").height = size;
+  element("mask-note").textContent = `${size}×${size} pixels: white is what the photograph is painted on.`;
+  clearMask();
 }
 
 // The value of each choice is what it adds to a request.
@@ -171,18 +233,77 @@ async function requestImages(format) {
 function generate() {
   return busy(element("generate"), "generate-error", async () => {
     const { response, url } = await requestImages("png");
-    const grid = element("grid");
-    const caption =
-      `${element("count").value} synthetic images of ${response.headers.get("X-Verisynth-Model")}, ` +
-      `version ${response.headers.get("X-Verisynth-Version")}, seed ${response.headers.get("X-Verisynth-Seed")}.`;
-    URL.revokeObjectURL(grid.src);
-    grid.src = url;
-    grid.alt = caption;
-    await grid.decode();
-    grid.classList.toggle("small", grid.naturalWidth < 640);
-    element("grid-caption").textContent = caption;
-    element("samples").hidden = false;
+    await present(element("samples"), response, url, `${element("count").value} synthetic images`);
   });
+}
+
+// An answer's picture and where it comes from, in a figure.
+async function present(figure, response, url, what) {
+  const told = (name) => response.headers.get(`X-Verisynth-${name}`);
+  const caption = `${what} of ${told("Model")}, version ${told("Version")}, seed ${told("Seed")}.`;
+  const picture = figure.querySelector("img");
+  URL.revokeObjectURL(picture.src);
+  picture.src = url;
+  picture.alt = caption;
+  await picture.decode();
+  picture.classList.toggle("small", picture.naturalWidth < 640);
+  figure.querySelector("figcaption").textContent = caption;
+  figure.hidden = false;
+}
+
+function paint() {
+  return busy(element("paint"), "paint-error", async () => {
+    const body = new FormData();
+    const drawn = () => new Promise((resolve) => element("mask").toBlob(resolve));
+    body.append("mask", element("mask-file").files[0] ?? (await drawn()), "mask.png");
+    body.append("model", chosen().name);
+    body.append("format", "png");
+    body.append("count", element("paint-count").value);
+    if (element("paint-seed").value !== "") body.append("seed", element("paint-seed").value);
+    const response = await ask("/v1/paint", { method: "POST", body });
+    if (!response.ok) throw new Error(await problem(response));
+    const url = URL.createObjectURL(await response.blob());
+    await present(element("painted"), response, url, `${element("paint-count").value} images painted on your mask by the painter`);
+  });
+}
+
+function clearMask() {
+  const { width, height } = element("mask");
+  const context = element("mask").getContext("2d");
+  context.fillStyle = "black";
+  context.fillRect(0, 0, width, height);
+  element("mask-file").value = "";
+}
+
+// A file is sent as it is, and shown only: what it holds is the service's to judge.
+async function showMaskFile() {
+  const file = element("mask-file").files[0];
+  const picture = file && (await createImageBitmap(file).catch(() => null));
+  if (!picture) return;
+  const { width, height } = element("mask");
+  element("mask").getContext("2d").drawImage(picture, 0, 0, width, height);
+}
+
+// Whole pixels of black or white: a smooth line would be no mask.
+function draw(event) {
+  if (event.buttons !== 1) return;
+  const canvas = element("mask");
+  const box = canvas.getBoundingClientRect();
+  const place = (x, y) => [((x - box.left) * canvas.width) / box.width, ((y - box.top) * canvas.height) / box.height];
+  const [column, row] = place(event.clientX, event.clientY);
+  const moved = event.type === "pointermove";
+  const [lastColumn, lastRow] = moved ? place(event.clientX - event.movementX, event.clientY - event.movementY) : [column, row];
+  if (element("mask-file").value !== "") clearMask();
+  const context = canvas.getContext("2d");
+  const brush = Number(element("brush").value);
+  const side = Math.abs(brush);
+  context.fillStyle = brush > 0 ? "white" : "black";
+  const steps = Math.ceil(Math.max(Math.abs(column - lastColumn), Math.abs(row - lastRow), 1));
+  for (let step = 0; step <= steps; step += 1) {
+    const left = lastColumn + ((column - lastColumn) * step) / steps;
+    const top = lastRow + ((row - lastRow) * step) / steps;
+    context.fillRect(Math.floor(left) - (side - 1) / 2, Math.floor(top) - (side - 1) / 2, side, side);
+  }
 }
 
 function download(format) {
@@ -301,6 +422,17 @@ element("generate").addEventListener("submit", (event) => {
 document.querySelectorAll("[data-format]").forEach((button) =>
   button.addEventListener("click", () => element("generate").reportValidity() && download(button.dataset.format)),
 );
+element("paint").addEventListener("submit", (event) => {
+  event.preventDefault();
+  paint();
+});
+element("browse").addEventListener("submit", (event) => {
+  event.preventDefault();
+  browse(element("collection").value, 0, 0);
+});
+element("clear-mask").addEventListener("click", clearMask);
+element("mask-file").addEventListener("change", showMaskFile);
+["pointerdown", "pointermove"].forEach((kind) => element("mask").addEventListener(kind, draw));
 element("check").addEventListener("submit", (event) => {
   event.preventDefault();
   check();

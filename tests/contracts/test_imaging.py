@@ -15,6 +15,7 @@ from contracts.imaging import (
     ImageSpec,
     central_square,
     decode,
+    decode_drawn_mask,
     decode_mask,
     encode_png,
     fit,
@@ -56,7 +57,7 @@ def test_altered_bytes_are_decoded_or_refused_as_an_image_error(kind: str, data:
     for _ in range(data.draw(st.integers(1, 6))):
         altered[data.draw(st.integers(0, len(altered) - 1))] = data.draw(st.integers(0, 255))
     end = data.draw(st.integers(0, len(altered)))
-    for read in (decode, decode_mask):
+    for read in (decode, decode_mask, decode_drawn_mask):
         with contextlib.suppress(ImageError):
             read(bytes(altered[:end] if end % 2 else altered))
 
@@ -145,6 +146,50 @@ def test_masks_are_whatever_is_not_zero() -> None:
     assert decode_mask(png(numbered > 0)).sum() == 8 * 20
     smeared = Image.fromarray((numbered > 0).astype(np.uint8) * 255)
     assert np.array_equal(decode_mask(encoded(smeared, "JPEG", quality=60)), numbered > 0)
+
+
+SQUARE = np.zeros((20, 24), dtype=np.uint8)
+SQUARE[4:9, 5:12] = 1
+PHOTOGRAPH = speckle(0, 20, 24)
+DRAWN = {
+    "0 and 255": png(SQUARE * np.uint8(255)),
+    "0 and 1": png(SQUARE),
+    "three channels": png(np.repeat(SQUARE[..., None], 3, axis=2) * np.uint8(255)),
+    "a canvas": encoded(Image.fromarray(SQUARE * np.uint8(255)).convert("RGBA"), "PNG"),
+    "1 bit": png(SQUARE > 0),
+    "16 bits": png(SQUARE.astype(np.uint16) * 65_535),
+    "16 bits, 0 and 1": png(SQUARE.astype(np.uint16)),
+    "tiff": encoded(Image.fromarray(SQUARE * np.uint8(255)), "TIFF"),
+    "float tiff": encoded(Image.fromarray(SQUARE.astype(np.float32)), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_a_drawn_mask_becomes_0_and_255(kind: str) -> None:
+    mask = decode_drawn_mask(DRAWN[kind])
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, SQUARE * 255)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (png(PHOTOGRAPH), "not_a_mask", "coloured"),
+        (png(PHOTOGRAPH[..., :1]), "not_a_mask", r"grey levels from \d+ to \d+; a mask holds two values"),
+        (png(SQUARE * np.uint8(3)), "not_a_mask", "2 grey levels from 0 to 3"),
+        (png(SQUARE + np.uint8(1)), "not_a_mask", "2 grey levels from 1 to 2"),
+        (png(np.full((20, 24), 255, np.uint8)), "not_a_mask", "without background"),
+        (png(np.zeros((20, 24), np.uint8)), "empty_mask", "all pixels of the mask are 0"),
+        (encoded(Image.fromarray(SQUARE * np.uint8(255)), "JPEG"), "not_a_mask", "JPEG smears edges"),
+        (dicom(np.arange(400, dtype=np.uint16).reshape(20, 20)), "not_a_mask", "DICOM"),
+        (png(np.zeros((20, 8), np.uint8)), "image_too_small", "at least 16"),
+        (b"no image", "not_an_image", "no PNG"),
+    ],
+)
+def test_what_is_no_drawn_mask_is_refused_in_words(data: bytes, code: str, words: str) -> None:
+    with pytest.raises(ImageError, match=words) as refused:
+        decode_drawn_mask(data)
+    assert refused.value.code == code
 
 
 def test_channels_are_repeated_or_made_luminance() -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from contracts.claims import Origin
 from contracts.imaging import decode
 from contracts.limits import MAXIMUM_COUNT, MAXIMUM_START
 from serving.formats import FORMATS, Signing
-from serving.provenance.claims import ClaimKeys, Origin
+from serving.provenance.claims import ClaimKeys
 from serving.runtime import Samples
 from tests.releases import real_images
 

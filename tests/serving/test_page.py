@@ -20,7 +20,8 @@ import pytest
 from contracts.imaging import encode_png
 from contracts.manifest import write_release
 from serving.access.keys import create_key
-from tests.releases import write_small_release
+from serving.runtime import Model
+from tests.releases import real_images, write_small_release
 from tests.services import Service, serve
 
 websocket = pytest.importorskip("httpx_ws", reason="the DevTools protocol needs a WebSocket client")
@@ -158,6 +159,73 @@ def test_the_model_card_is_shown_as_it_is_written(page: Page) -> None:
     assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+DRAW = """{
+const canvas = document.getElementById("mask");
+canvas.scrollIntoView();
+const box = canvas.getBoundingClientRect();
+const at = (kind, x, y, dx) => canvas.dispatchEvent(new PointerEvent(kind, {
+  buttons: 1, clientX: box.left + x * box.width, clientY: box.top + y * box.height, movementX: dx * box.width,
+}));
+at("pointerdown", 0.25, 0.5, 0);
+at("pointermove", 0.75, 0.5, 0.5);
+document.getElementById("paint-seed").value = 7;
+document.getElementById("paint-count").value = 1;
+document.getElementById("paint").requestSubmit();
+}"""
+
+CHOOSE_MASK = """{
+const transfer = new DataTransfer();
+const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
+transfer.items.add(new File([bytes], "mask.png"));
+document.getElementById("mask-file").files = transfer.files;
+document.getElementById("mask-file").dispatchEvent(new Event("change"));
+document.getElementById("paint").requestSubmit();
+}"""
+
+PAINTED = """{
+const canvas = document.createElement("canvas");
+const picture = document.getElementById("painted-grid");
+[canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
+canvas.getContext("2d").drawImage(picture, 0, 0);
+[...canvas.getContext("2d").getImageData(2, 2, 32, 32).data].filter((_, index) => index % 4 === 0);
+}"""
+
+
+def choose_model(page: Page, name: str) -> None:
+    page.run(
+        f"{{ const m = document.getElementById('model'); m.value = '{name}'; m.dispatchEvent(new Event('change')) }}"
+    )
+    page.wait_for(f"document.getElementById('grid-caption').innerText.includes('images of {name}')")
+
+
+def test_a_mask_is_drawn_or_chosen_and_painted_on(page: Page, service: Service) -> None:
+    choose_model(page, "waves")
+    assert page.run("document.getElementById('painting').hidden")
+    choose_model(page, "labelled")
+    assert not page.run("document.getElementById('painting').hidden")
+    page.run("document.getElementById('paint').requestSubmit()")
+    page.wait_for("document.getElementById('paint-error')?.hidden === false")
+    assert "all pixels of the mask are 0" in page.text("paint-error")
+    page.run(DRAW)
+    page.wait_for("document.getElementById('painted')?.hidden === false")
+    assert "1 images painted on your mask by the painter of labelled" in page.text("painted-caption")
+    drawn = np.zeros((32, 32), np.uint8)
+    drawn[15:18, 7:26] = 255
+    expected = Model.load(service.models / "labelled").paint(drawn, 7, 0, 1).images[0, ..., 0]
+    np.testing.assert_array_equal(np.array(page.run(PAINTED)).reshape(32, 32), expected)
+
+    page.run(CHOOSE_MASK % base64.b64encode(encode_png(real_images(1)[0])).decode())
+    page.wait_for("document.getElementById('paint-error')?.hidden === false")
+    assert "is coloured" in page.text("paint-error")
+    page.run("document.getElementById('clear-mask').click()")
+    page.run("document.getElementById('painted').hidden = true")
+    page.run(CHOOSE_MASK % base64.b64encode(encode_png(drawn.T[..., None])).decode())
+    page.wait_for("document.getElementById('painted')?.hidden === false")
+    expected = Model.load(service.models / "labelled").paint(drawn.T, 7, 0, 1).images[0, ..., 0]
+    np.testing.assert_array_equal(np.array(page.run(PAINTED)).reshape(32, 32), expected)
+    assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
 def test_a_check_shows_verdict_and_evidence(page: Page) -> None:
     page.submit_check(encode_png(np.random.default_rng(0).integers(150, 220, (32, 32, 3)).astype(np.uint8)))
     page.wait_for("document.getElementById('result')?.hidden === false")
@@ -204,6 +272,33 @@ def test_any_model_may_answer_or_the_one_chosen(page: Page) -> None:
         )
         assert ("For other models" in page.text("evidence")) == (judge == "")
     assert "labelled: " in page.text("evidence")
+
+
+def test_collections_are_shown_page_by_page(
+    page: Page, library: Service, collection_folder: Path, tmp_path: Path
+) -> None:
+    assert page.run("document.getElementById('collections').hidden")
+    shown = "[...document.querySelectorAll('#thumbnails figcaption')].map((caption) => caption.innerText)"
+    with browse(library.url + "/", tmp_path) as opened:
+        opened.wait_for("document.getElementById('collections')?.hidden === false")
+        opened.wait_for("document.getElementById('samples')?.hidden === false")
+        assert f"verisynth collection fetch labelled FOLDER --version {collection_folder.name}" in opened.text(
+            "collection-note"
+        )
+        opened.run("document.getElementById('browse').requestSubmit()")
+        for first, count in ((0, 12), (12, 12), (24, 6)):
+            expected = [f"{index}, {('benign', 'malignant')[index % 2]}" for index in range(first, first + count)]
+            opened.wait_for(f"{shown}[0] === '{expected[0]}'")
+            opened.wait_for("!document.getElementById('browse').hasAttribute('aria-busy')")
+            assert opened.run(shown) == expected
+            pictures = (
+                "[...document.querySelectorAll('#thumbnails img')].filter((one) => one.naturalWidth === 32).length"
+            )
+            assert opened.run(pictures) == 2 * count
+            opened.run("document.getElementById('more').click()")
+        assert opened.run("document.getElementById('more').hidden")
+        assert opened.text("browse-error") == ""
+        assert opened.run("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from PIL import Image
 
 from contracts import latents
 from contracts.card import card
+from contracts.claims import Origin
 from contracts.imaging import decode, encode_png
 from contracts.manifest import read_release
-from serving.provenance.claims import ClaimKeys, Origin
+from serving.provenance.claims import ClaimKeys
 from serving.refusals import STATUSES
 from serving.runtime import Model
 from tests.releases import real_images, write_small_release

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from contracts.collection import CARD, CHECKSUMS, CROISSANT, PROVENANCE, RECORDS
 from contracts.errors import VerisynthError
 from contracts.manifest import Release, read_release
 from training import folders, params, progress
@@ -65,12 +66,12 @@ def _describe(out: Path, name: str, version: str, release: Release, seed: int, c
     total = shards.count_of(count)
     found = [shards.read(out, number) for number in range(total)]
     made = description.provenance(release, seed, count, found)
-    shards.join_tables(out, total, out / description.RECORDS)
-    (out / description.PROVENANCE).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    (out / description.CARD).write_text(description.data_card(name, version, release, made), encoding="utf-8")
+    shards.join_tables(out, total, out / RECORDS)
+    (out / PROVENANCE).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    (out / CARD).write_text(description.data_card(name, version, release, made), encoding="utf-8")
     text = description.croissant(out, name, version, release, made, total)
-    (out / description.CROISSANT).write_text(text, encoding="utf-8")
-    (out / description.CHECKSUMS).write_text(description.checksums(out), encoding="utf-8")
+    (out / CROISSANT).write_text(text, encoding="utf-8")
+    (out / CHECKSUMS).write_text(description.checksums(out), encoding="utf-8")
 
 
 def _guard(dataset: str, release: Release) -> Guard:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from contracts.card import card
+from contracts.collection import CHECKSUMS, CROISSANT, PROVENANCE, RECORDS
 from contracts.manifest import Release, sha256
 from training.collections import shards
 from training.collections.shards import Shard
 
-CROISSANT, CARD, CHECKSUMS, PROVENANCE = "croissant.json", "README.md", "SHA256SUMS", "provenance.json"
-RECORDS = "records.csv"
-"""The tables of all shards as one."""
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 CONTEXT = {
     "@language": "en",
@@ -79,7 +77,7 @@ def data_card(name: str, version: str, release: Release, made: dict[str, Any]) -
         "That is no proof of anonymity: only what the check looks for was looked for.\n\n"
         f"Licence: {made['licence']}\n\n"
         "| file | what it is |\n| --- | --- |\n"
-        "| `shards/*.zip` | PNG files, 500 images a shard |\n"
+        "| `shards/*.zip` | PNG files, 500 images a shard, each with a claim of where it comes from |\n"
         f"| `{RECORDS}` | a line per image: file, mask, label, index, SHA-256 of its pixels |\n"
         f"| `{CROISSANT}` | the same for machines |\n"
         f"| `{PROVENANCE}` | model, seed, privacy checks |\n"

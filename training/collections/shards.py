@@ -16,9 +16,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from contracts.balances import EQUAL
+from contracts.claims import IMAGE, MASK, Claim, Origin
+from contracts.collection import archive_name, table_name
 from contracts.imaging import encode_png
 from contracts.latents import latents
 from contracts.manifest import GENERATOR, Release
+from contracts.marks import mark_png
 from training.evaluation import privacy
 
 SHARD_IMAGES = 500
@@ -79,12 +83,12 @@ def count_of(images: int) -> int:
 
 def archive(folder: Path, number: int) -> Path:
     """The ZIP of a shard."""
-    return folder / "shards" / f"{number:05d}.zip"
+    return folder / archive_name(number)
 
 
 def table(folder: Path, number: int) -> Path:
     """The table of a shard, a line per image."""
-    return folder / "records" / f"{number:05d}.csv"
+    return folder / table_name(number)
 
 
 def tally(folder: Path, number: int) -> Path:
@@ -97,14 +101,15 @@ def write(folder: Path, release: Release, seed: int, number: int, images: int, g
     start = number * SHARD_IMAGES
     drawn, masks, labels = _drawn(release, seed, start, min(SHARD_IMAGES, images - start))
     reasons = guard.reasons(drawn)
+    origin = Origin(release.name, release.version, seed, 1.0, None, EQUAL if release.labels else None)
     records, files = [], {}
     for row, reason in enumerate(reasons):
         if reason:
             continue
         name = f"{release.name}-{start + row:07d}"
-        files[f"{name}.png"] = encode_png(drawn[row])
+        files[f"{name}.png"] = _marked(IMAGE, origin, start + row, drawn[row])
         if masks is not None:
-            files[f"{name}-mask.png"] = encode_png(masks[row][..., None])
+            files[f"{name}-mask.png"] = _marked(MASK, origin, start + row, masks[row][..., None])
         records.append(
             Record(
                 f"{name}.png",
@@ -160,6 +165,11 @@ def _drawn(
     images = np.concatenate([part["image"] for part in parts])
     masks = np.concatenate([part["mask"] for part in parts]) if "mask" in names else None
     return images, masks, labels
+
+
+def _marked(kind: str, origin: Origin, index: int, pixels: np.ndarray) -> bytes:
+    """A PNG of uint8 [H, W, C] that says where it comes from, as those of the service do; nobody signs it."""
+    return mark_png(encode_png(pixels), Claim.unsigned(kind, origin, index, pixels))
 
 
 def _zip(files: dict[str, bytes]) -> bytes:

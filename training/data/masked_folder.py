@@ -84,4 +84,6 @@ def _read(image: Path, mask: Path) -> Pixels:
         )
     if not foreground.any():
         raise UnusableError("mask_empty", f"its mask {mask.name} has no foreground")
+    if foreground.all():
+        raise UnusableError("mask_full", f"its mask {mask.name} has no background: no pixel is 0, as in a photograph")
     return Pixels(pixels, foreground.astype(np.uint8) * np.uint8(255))

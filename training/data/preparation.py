@@ -9,7 +9,7 @@ from pathlib import Path
 from contracts.errors import ImageError, VerisynthError
 from contracts.imaging import with_channels
 from training import progress
-from training.data import masks, prepared
+from training.data import masks, pairing, prepared
 from training.data.items import Collection, Item, LeftOut, Pixels, UnusableError
 from training.data.params import Prepare
 from training.data.prepared import DatasetInfo, Row, Spool
@@ -57,7 +57,7 @@ def prepare(name: str, wanted: Prepare, origin: str, licence: str, folder: Path)
                     raise VerisynthError(f"no image is in {split}: give more patients or other shares; split {how}")
             check_overlap(cuttings.rows, splits)
             kind, converted = wanted.source.kind, dict(cuttings.converted)
-            card = prepared.Card(name, wanted.image, kind, origin, licence, how, converted)
+            card = prepared.Card(name, wanted.image, kind, origin, licence, how, converted, _doubts(collection, spool))
             info = prepared.write(staging, card, cuttings.rows, splits, spool, cuttings.left_out)
         finally:
             spool.discard()
@@ -91,6 +91,13 @@ def cut(collection: Collection, wanted: Prepare, spool: Spool) -> Cuttings:
                 cuttings.rows.append(row)
                 cuttings.given.append(split)
     return cuttings
+
+
+def _doubts(collection: Collection, spool: Spool) -> list[str]:
+    """What is to be looked at before anybody trusts the dataset, in words."""
+    brought = spool.masks() if collection.has_masks else None
+    found = None if brought is None else pairing.doubt(spool.images(), brought)
+    return [] if found is None else [found]
 
 
 def _check_side(pixels: Pixels, wanted: Prepare) -> None:

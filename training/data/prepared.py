@@ -71,6 +71,8 @@ class Card:
     """How the split was made, in words."""
     converted: dict[str, int] = field(default_factory=dict)
     """Source images by what had to be done to them: channels made or lost, or enlarged."""
+    warnings: list[str] = field(default_factory=list)
+    """What is to be looked at before anybody trusts the dataset, in words."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class DatasetInfo:
     """Images by the reason for which they are not used."""
     content_hash: str
     """SHA-256 over pixels, masks, labels, patients and splits."""
+    warnings: list[str] = field(default_factory=list)
+    """What is to be looked at before anybody trusts the dataset, in words."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,7 @@ def write(
         converted=dict(sorted(card.converted.items())),
         left_out=dict(sorted(reasons.items())),
         content_hash=content.hexdigest(),
+        warnings=card.warnings,
     )
     text = json.dumps(asdict(info), indent=2, ensure_ascii=False)
     (folder / DATASET).write_text(text + "\n", encoding="utf-8")

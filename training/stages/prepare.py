@@ -33,6 +33,7 @@ def report(info: DatasetInfo, left_out: list[LeftOut]) -> str:
     channels = "grey" if info.image.channels == 1 else "RGB"
     lines = [f"prepare@{info.name}: {counts}; {info.image.size}x{info.image.size} {channels}; {info.split}"]
     lines += [f"  converted: {count} images {what}" for what, count in info.converted.items()]
+    lines += [f"  warning: {warning}" for warning in info.warnings]
     for reason, count in info.left_out.items():
         members = [left for left in left_out if left.reason == reason]
         lines.append(f"  left out: {count} {reason}")

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.claims import Origin
 from contracts.errors import VerisynthError
 from serving.client.answers import Models, Samples, read_model, read_models, read_samples, read_verdict
 from serving.client.connection import ServiceError
 from serving.formats import Signing, write_npz
-from serving.provenance.claims import ClaimKeys, Origin
+from serving.provenance.claims import ClaimKeys
 from serving.runtime import Samples as Drawn
 from tests.releases import manifest, real_images
 

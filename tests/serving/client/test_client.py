@@ -129,6 +129,31 @@ def test_another_model_in_the_middle_is_an_error(network: Flaky) -> None:
         client.generate(300, model="waves")
 
 
+MASK = np.zeros((32, 32), dtype=bool)
+MASK[8:20, 4:30] = True
+
+
+def test_paint_is_what_the_model_paints_on_the_mask(connected: Client, service: Service, tmp_path: Path) -> None:
+    model = Model.load(service.models / "labelled")
+    data = encode_png(MASK.astype(np.uint8)[..., None] * 255)
+    (tmp_path / "mask.png").write_bytes(data)
+    expected = model.paint(MASK * np.uint8(255), 7, 2, 300, 0.5)
+    for mask in (MASK, MASK.astype(np.uint8), data, tmp_path / "mask.png"):
+        samples = connected.paint(mask, 300, "labelled", seed=7, truncation=0.5, start=2)
+        assert np.array_equal(samples.images, expected.images)
+        assert np.array_equal(samples.masks, np.repeat(MASK[None] * np.uint8(255), 300, axis=0))  # type: ignore[arg-type]
+        assert (samples.seed, samples.model, samples.start, samples.labels) == (7, "labelled", 2, None)
+    assert (connected.model("labelled").paints, connected.model("waves").paints) == (True, False)
+
+
+def test_what_is_no_mask_is_refused_unsent(network: Flaky) -> None:
+    with Client(network.url) as client:
+        for mask in (np.zeros((32, 32), bool), real_images(1)[0], np.zeros((32, 32), np.float32)):
+            with pytest.raises(VerisynthError, match=r"mask|pixels"):
+                client.paint(mask, model="labelled")
+    assert network.requests == []
+
+
 # --- checks -------------------------------------------------------------------------------------
 
 

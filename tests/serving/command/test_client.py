@@ -23,6 +23,7 @@ from contracts.manifest import read_release
 from serving.command import ending
 from serving.command.client import asks_the_service
 from serving.command.main import main
+from serving.runtime import Model
 from tests.flaky import Flaky, busy, cut_off, flaky
 from tests.releases import real_images
 from tests.services import ROOT, Service
@@ -104,6 +105,45 @@ def test_generate_takes_every_option(verisynth: Command, tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / "a").glob("*.png"))[0] == "000010-mask.png"
     balance = verisynth("generate", tmp_path / "b.npz", "--count", "3", "--model", "labelled", "--balance", "training")
     assert balance.exit_code == 0
+
+
+def test_paint_saves_a_file(verisynth: Command, service: Service, tmp_path: Path) -> None:
+    mask = np.zeros((32, 32, 1), np.uint8)
+    mask[4:9] = 255
+    (tmp_path / "mask.png").write_bytes(encode_png(mask))
+    options = ("--model", "labelled", "--seed", "7", "--count", "3")
+    done = verisynth("paint", tmp_path / "mask.png", tmp_path / "a.npz", *options)
+    version = read_release(service.models / "labelled").version
+    assert done.stdout == f"3 images of labelled {version}, seed 7: {tmp_path / 'a.npz'}\n", done.stderr
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert np.array_equal(
+            arrays["images"], Model.load(service.models / "labelled").paint(mask[..., 0], 7, 0, 3).images
+        )
+    folder = verisynth("paint", tmp_path / "mask.png", tmp_path / "a", *options)
+    assert (folder.exit_code, "painted images go to a file" in folder.stderr) == (ending.USAGE, True)
+    other = verisynth("paint", tmp_path / "mask.png", tmp_path / "b.npz", "--model", "waves")
+    assert (other.exit_code, "no_painter" in other.stderr) == (ending.REFUSED, True)
+    assert not (tmp_path / "b.npz").exists()
+
+
+# --- collection ---------------------------------------------------------------------------------
+
+
+def test_collections_are_listed_and_fetched(
+    verisynth: Command, library: Service, collection_folder: Path, tmp_path: Path
+) -> None:
+    listed = verisynth("collection", "list", url=library.url)
+    assert listed.exit_code == 0, listed.stderr
+    assert listed.stdout.splitlines()[1].split()[:3] == ["labelled", collection_folder.name, "30"]
+    for _ in range(2):
+        done = verisynth("collection", "fetch", "labelled", tmp_path / "a", url=library.url)
+        assert done.exit_code == 0, done.stderr
+        assert done.stdout == f"30 images of labelled {collection_folder.name}, verified: {tmp_path / 'a'}\n"
+    assert (tmp_path / "a" / "SHA256SUMS").read_bytes() == (collection_folder / "SHA256SUMS").read_bytes()
+    missing = verisynth("collection", "fetch", "nothing", tmp_path / "b", url=library.url)
+    assert (missing.exit_code, "0 collections are called nothing" in missing.stderr) == (ending.USAGE, True)
+    told = json.loads(verisynth("collection", "list", "--json", url=library.url).stdout)
+    assert [one["name"] for one in told["collections"]] == ["labelled"]
 
 
 # --- check --------------------------------------------------------------------------------------

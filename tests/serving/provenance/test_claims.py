@@ -21,25 +21,20 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.claims import IMAGE, Claim, ClaimError, Origin, canonical, pixel_sha256
 from contracts.errors import VerisynthError
 from contracts.imaging import encode_png
+from contracts.marks import mark_png
 from serving.provenance.claims import (
     BROKEN,
-    IMAGE,
     UNKNOWN_KEY,
     UNSIGNED,
     VALID,
-    Claim,
-    ClaimError,
     ClaimKeys,
-    Origin,
-    canonical,
     key_id,
     make_signing_key,
-    pixel_sha256,
     public_pem,
 )
-from serving.provenance.marks import mark_png
 from tests.images import speckle
 from tests.services import ROOT
 
@@ -79,6 +74,16 @@ def test_a_claim_says_where_pixels_come_from_and_is_read_back(tmp_path: Path) ->
         "pixel_sha256": pixel_sha256(PIXELS),
         "key_id": made.key_id,
     }
+
+
+def test_a_claim_tells_of_a_clients_mask_only_where_there_was_one(tmp_path: Path) -> None:
+    painted = keyring(tmp_path).claim("image", replace(ORIGIN, mask_sha256="a" * 64), 3, PIXELS)
+    assert Claim.parse(painted.text()) == painted
+    assert painted.document().keys() - claim(ClaimKeys()).document().keys() == {"mask_sha256"}
+    assert keyring(tmp_path, "other.pem").status(painted.document()) == UNKNOWN_KEY
+    for mask in (None, "", "A" * 64, 3):
+        with pytest.raises(ClaimError, match="mask_sha256"):
+            Claim.parse(json.dumps(painted.document() | {"mask_sha256": mask}))
 
 
 def test_the_text_that_is_signed_is_canonical_json() -> None:
@@ -122,6 +127,7 @@ CHANGES: dict[str, Any] = {
     "index": 4,
     "count": 2,
     "pixel_sha256": "0" * 64,
+    "mask_sha256": "0" * 64,
     "signature": base64.b64encode(bytes(64)).decode(),
 }
 

@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from prometheus_client import CollectorRegistry
 
+from contracts.claims import Origin
 from contracts.errors import VerisynthError
 from contracts.imaging import decode, encode_png
+from contracts.marks import DIGITAL_SOURCE_TYPE, read_mark
 from monitoring.metrics import Metrics
 from serving.formats import FORMATS, Signing
-from serving.provenance.claims import ClaimKeys, Origin
-from serving.provenance.marks import DIGITAL_SOURCE_TYPE, read_mark
+from serving.provenance.claims import ClaimKeys
 from serving.runtime import Samples
 from serving.settings import Settings
 from serving.worker import Worker

@@ -12,25 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from contracts.claims import IMAGE, MASK, Claim, Origin, canonical
 from contracts.imaging import decode, encode_png
+from contracts.marks import mark_png
 from serving.formats import FORMATS, Signing
-from serving.provenance.claims import (
-    ABSENT,
-    BROKEN,
-    IMAGE,
-    MASK,
-    UNKNOWN_KEY,
-    UNSIGNED,
-    VALID,
-    Claim,
-    ClaimKeys,
-    Origin,
-    canonical,
-    make_signing_key,
-)
+from serving.provenance.claims import ABSENT, BROKEN, UNKNOWN_KEY, UNSIGNED, VALID, ClaimKeys, make_signing_key
 from serving.provenance.evidence import Evidence, confirmed, examine
 from serving.provenance.fingerprints import Match
-from serving.provenance.marks import mark_png
 from serving.runtime import Model, ModelError, Samples
 from tests.images import encoded
 from tests.releases import real_images, write_small_release
@@ -214,6 +202,15 @@ def test_another_version_cannot_make_an_image_again(keyring: ClaimKeys, models: 
     assert (found.status, found.reproduced) == (VALID, None)
 
 
+def test_what_was_painted_on_a_clients_mask_cannot_be_made_again(keyring: ClaimKeys, models: dict[str, Model]) -> None:
+    wanted = origin(models["waves"], mask_sha256="0" * 64)
+    data = files("zip", models["waves"], wanted, keyring)["000000.png"]
+    found = examined(data, keyring, models)
+    assert (found.status, found.reproduced, found.verdict("real")) == (VALID, None, "synthetic")
+    unsigned = files("zip", models["waves"], wanted, ClaimKeys())["000000.png"]
+    assert examined(unsigned, keyring, models).verdict("real") == "real"
+
+
 def test_a_model_that_breaks_spoils_no_check(
     keyring: ClaimKeys, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +279,7 @@ def test_a_match_is_proof_when_the_image_made_again_is_like_it(models: dict[str,
 
 def test_a_match_that_cannot_be_made_again_is_only_a_hint(models: dict[str, Model]) -> None:
     pixels = real_images(1)[0]
-    for changes in ({"version": "another"}, {"model": "another"}, {"label": "none such"}):
+    for changes in ({"version": "another"}, {"model": "another"}, {"label": "none such"}, {"mask_sha256": "0" * 64}):
         match = Match(origin(models["waves"], **changes), 0, distance=4)
         assert confirmed(match, pixels, models) == match
         assert Evidence(ABSENT, match=match).verdict("real") == "real"

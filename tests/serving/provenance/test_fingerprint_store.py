@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from contracts.claims import Origin
 from contracts.errors import VerisynthError
-from serving.provenance.claims import Origin
 from serving.provenance.fingerprint_store import PENDING_REQUESTS, FingerprintStore
 from serving.provenance.fingerprints import MAXIMUM_DISTANCE, Match, StoreError
 from tests.databases import postgresql

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contracts.collection import CARD, CHECKSUMS, CROISSANT, PROVENANCE, RECORDS
+from contracts.imaging import decode
 from contracts.manifest import read_release
+from serving.provenance.claims import UNSIGNED, ClaimKeys
+from serving.provenance.evidence import examine
 from serving.runtime import Model
 from tests.releases import write_small_release
 from tests.training.releases.project import NAME, make_project
@@ -43,7 +47,7 @@ def test_every_image_is_the_one_of_its_index_with_its_mask_and_label() -> None:
     out = collect(NAME, 30, seed=5)
     model = Model.load(folders.release(NAME))
     drawn = model.generate(5, 0, 30)
-    with (out / description.RECORDS).open(encoding="utf-8") as lines:
+    with (out / RECORDS).open(encoding="utf-8") as lines:
         records = list(csv.DictReader(lines))
     assert [int(record["index"]) for record in records] == list(range(30))
     for record in records:
@@ -54,6 +58,21 @@ def test_every_image_is_the_one_of_its_index_with_its_mask_and_label() -> None:
         np.testing.assert_array_equal(mask, drawn.masks[index])
         assert record["label"] == ("benign", "malignant")[index % 2]
         assert record["sha256"] == hashlib.sha256(drawn.images[index].tobytes()).hexdigest()
+
+
+def test_every_picture_says_where_it_comes_from() -> None:
+    out = collect(NAME, 14, seed=5)
+    model = Model.load(folders.release(NAME))
+    kinds = []
+    for number in range(2):
+        with zipfile.ZipFile(shards.archive(out, number)) as archive:
+            for name in archive.namelist():
+                data = archive.read(name)
+                found = examine(data, decode(data).pixels, ClaimKeys(), {NAME: model})
+                assert (found.status, found.reproduced, found.verdict("real")) == (UNSIGNED, True, "synthetic"), name
+                assert found.claim is not None
+                kinds.append((found.claim.kind, found.claim.index))
+    assert sorted(kinds) == sorted((kind, index) for kind in ("image", "mask") for index in range(14))
 
 
 def test_a_stopped_collection_goes_on_and_a_shard_alone_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +91,7 @@ def test_a_stopped_collection_goes_on_and_a_shard_alone_is_the_same(monkeypatch:
     monkeypatch.setattr(shards, "write", stopping)
     with pytest.raises(KeyboardInterrupt):
         collect(NAME, 30, seed=5)
-    assert not (out / description.CROISSANT).exists()
+    assert not (out / CROISSANT).exists()
     monkeypatch.setattr(shards, "write", write)
     assert contents(collect(NAME, 30, seed=5)) == whole
 
@@ -89,12 +108,12 @@ def test_copies_of_training_images_are_left_out_and_counted(monkeypatch: pytest.
     guard = Guard.of(np.concatenate([others, drawn[4:5], brighter[None]]), others[::2] // 2, [])
     monkeypatch.setattr("training.collections.__main__._guard", lambda dataset, release: guard)
     out = collect(NAME, 30, seed=5)
-    made = json.loads((out / description.PROVENANCE).read_text(encoding="utf-8"))
+    made = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
     assert made["left_out"] == {shards.EXACT: 1, shards.NEAR: 1}
     assert made["images_kept"] == 28
     kept = {record.index for number in range(3) for record in shards.read(out, number).records}
     assert kept == set(range(30)) - {4, 20}
-    assert "1 exact copy, 1 near duplicate" in (out / description.CARD).read_text(encoding="utf-8")
+    assert "1 exact copy, 1 near duplicate" in (out / CARD).read_text(encoding="utf-8")
 
 
 def test_the_guard_knows_the_prepared_training_images_and_their_flips() -> None:
@@ -125,7 +144,7 @@ def test_what_a_collection_says_is_true_of_every_one() -> None:
 def test_mlcroissant_reads_pictures_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CROISSANT_CACHE", str(tmp_path / "cache"))
     out = collect(NAME, 14, seed=5)
-    dataset = mlcroissant.Dataset(jsonld=out / description.CROISSANT)
+    dataset = mlcroissant.Dataset(jsonld=out / CROISSANT)
     assert dataset.metadata.issues.errors == set()
     records = list(dataset.records("images"))
     assert len(records) == 14
@@ -136,9 +155,9 @@ def test_mlcroissant_reads_pictures_and_records(tmp_path: Path, monkeypatch: pyt
 
 def test_the_checksums_are_those_that_sha256sum_verifies() -> None:
     out = collect(NAME, 14, seed=5)
-    lines = (out / description.CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    lines = (out / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     files = {line[66:]: line[:64] for line in lines}
-    assert set(files) == {name for name in contents(out) if name != description.CHECKSUMS}
+    assert set(files) == {name for name in contents(out) if name != CHECKSUMS}
     for name, digest in files.items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
 

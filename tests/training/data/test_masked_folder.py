@@ -47,6 +47,7 @@ def test_an_image_without_a_usable_mask_is_left_out_by_name(source: MaskedFolder
     (masks / "image_2.png").write_bytes(b"no image")
     for observer in (1, 2):
         (masks / f"image_3_observer{observer}.png").write_bytes(png(np.ones((40, 40), dtype=np.uint8)))
+    (masks / "image_4.png").write_bytes(png(speckle(4) | 1))
     (masks / "stray.png").write_bytes(png(np.ones((40, 40), dtype=np.uint8)))
     collection = collect(source)
     reasons = {}
@@ -54,10 +55,14 @@ def test_an_image_without_a_usable_mask_is_left_out_by_name(source: MaskedFolder
         with pytest.raises(ImageError) as refused:
             item.read()
         reasons[item.name] = refused.value.code
-    assert reasons == {"image_0.png": "mask_empty", "image_1.png": "mask_of_another_size", "image_2.png": "mask_broken"}
+    assert reasons == {
+        "image_0.png": "mask_empty",
+        "image_1.png": "mask_of_another_size",
+        "image_2.png": "mask_broken",
+        "image_4.png": "mask_full",
+    }
     assert {left.name: (left.reason, left.images) for left in collection.left_out} == {
         "image_3.png": ("several_masks", 1),
-        "image_4.png": ("mask_missing", 1),
         "image_5.png": ("mask_missing", 1),
         "stray.png": ("mask_without_image", 0),
     }

@@ -9,7 +9,7 @@ from PIL import Image
 
 from contracts.errors import VerisynthError
 from contracts.imaging import fit
-from tests.images import dicom, encoded, png, speckle, write_pngs
+from tests.images import dicom, discs, encoded, png, speckle, write_pngs
 from training.data import preparation, prepared
 from training.data.params import (
     DicomSource,
@@ -23,6 +23,7 @@ from training.data.params import (
     Tiles,
     VesselMasks,
 )
+from training.stages.prepare import report
 
 
 def wanted(source: Source, **settings: object) -> Prepare:
@@ -128,11 +129,26 @@ def test_content_hash_follows_pixels_labels_and_masks(tmp_path: Path) -> None:
     for step in range(3):
         mask[step, step] = 1
         for number in range(6):
-            (tmp_path / "masks" / f"image_{number}.png").write_bytes(png(mask if number == 0 else mask + 1))
+            (tmp_path / "masks" / f"image_{number}.png").write_bytes(png(mask if number == 0 else 1 - mask))
         source = MaskedFolderSource(str(tmp_path / "images"), str(tmp_path / "masks"))
         hashes.add(prepare("masked", wanted(source, size=64), tmp_path / "masked").content_hash)
     hashes.add(prepare("plain", wanted(FolderSource(str(tmp_path / "images")), size=64), tmp_path / "x").content_hash)
     assert len(hashes) == 4
+
+
+def test_masks_of_other_images_are_told_of(tmp_path: Path) -> None:
+    images, masks = discs()
+    for shift, doubted in ((0, False), (1, True)):
+        folder = tmp_path / str(shift)
+        for kind, planes in (("images", images), ("masks", np.roll(masks, shift, axis=0))):
+            (folder / kind).mkdir(parents=True)
+            for number, plane in enumerate(planes):
+                (folder / kind / f"{number}.png").write_bytes(png(plane))
+        source = MaskedFolderSource(str(folder / "images"), str(folder / "masks"))
+        info = prepare("discs", wanted(source, size=32), folder / "prepared")
+        assert bool(info.warnings) is doubted
+        assert ("warning: only" in report(info, [])) is doubted
+        assert prepared.read_dataset(folder / "prepared") == info
 
 
 def test_images_are_what_the_service_would_see(tmp_path: Path) -> None:

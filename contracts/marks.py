@@ -12,11 +12,11 @@ from xml.sax.saxutils import escape
 
 from pydicom.dataset import Dataset
 
+from contracts.claims import Claim, ClaimError
 from contracts.dicom import is_dicom
 from contracts.dicom_elements import SHORT_BYTES, read_elements
 from contracts.header import open_image
 from contracts.imaging import FORMATS
-from serving.provenance.claims import Claim, ClaimError
 
 LARGEST_PACKET_BYTES = 64 * 1024
 PNG_HEADER_BYTES = 8 + 25

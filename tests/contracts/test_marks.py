@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom import config
 
+from contracts.claims import IMAGE, Claim, ClaimError, Origin
 from contracts.imaging import decode, encode_png
+from contracts.marks import DIGITAL_SOURCE_TYPE, LARGEST_PACKET_BYTES, NAMESPACE, mark_png, read_mark
 from serving.formats import dicom_file
-from serving.provenance.claims import IMAGE, Claim, ClaimError, ClaimKeys, Origin, make_signing_key
-from serving.provenance.marks import DIGITAL_SOURCE_TYPE, LARGEST_PACKET_BYTES, NAMESPACE, mark_png, read_mark
+from serving.provenance.claims import ClaimKeys, make_signing_key
 from tests.images import encoded, speckle
 
 ORIGIN = Origin(model="waves", version="0123456789ab", seed=7, truncation=1.0, label='<"größer" & ]]>', balance=None)
