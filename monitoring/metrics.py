@@ -71,6 +71,12 @@ class Metrics:
         self.rejected_requests = Counter(
             "verisynth_rejected_requests_total", "Requests refused, by error code.", ["reason"], registry=registry
         )
+        self.cut_answers = Counter(
+            "verisynth_cut_answers_total",
+            "Answers that had begun and were not finished.",
+            ["reason"],
+            registry=registry,
+        )
         self.audit_failures = Counter(
             "verisynth_audit_failures_total", "Requests that the audit log could not be told of.", registry=registry
         )

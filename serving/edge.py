@@ -1,10 +1,15 @@
 """The middleware in front of every route, BentoML's own included.
 
-It gives each request an id and a deadline, asks the gate whether it may come in, refuses bodies that grow too large or
-come too slowly while they arrive, turns every error into one JSON envelope, adds the security headers, tells the audit
-log what is answered before it is, and counts and logs it.
+It gives each request an id, asks the gate whether it may come in, refuses bodies that grow too large or come too slowly
+while they arrive, turns every error into one JSON envelope, adds the security headers, tells the audit log what is
+answered before it is, and counts and logs it.
+
+A deadline runs from one sign of progress to the next: a piece of the body that came, a piece of the answer that the
+client took. Work ends there, and where the client hangs up. An answer that had begun by then is cut off, never mended.
 """
 
+import contextlib
+import functools
 import json
 import logging
 import re
@@ -20,9 +25,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitoring.metrics import Metrics
-from serving.access.audit import Answered, AuditLog, work_of
+from serving.access.audit import CUT, FILE, REQUEST, Answered, AuditLog, Work, work_of
 from serving.access.gate import ANONYMOUS, Gate, Rule
-from serving.refusals import CODE_HEADER, DEFAULT_MESSAGES, LASTING_CODES, Refusal, default_code
+from serving.refusals import CODE_HEADER, DEFAULT_MESSAGES, LASTING_CODES, CutOff, Refusal, default_code
 from serving.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -36,6 +41,9 @@ RETRY_AFTER_SECONDS = 5
 LINGER_SECONDS = 2
 # What nginx made usual for a client that hung up: nobody is left to be answered.
 CLIENT_CLOSED_REQUEST = 499
+CLIENT_CLOSED = "client_closed"
+# Bodies that go to disk: so many of the largest at once, over all requests of a worker.
+SPOOLED_BATCHES = 4
 SECURITY_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -54,10 +62,6 @@ PIECE_BYTES = 256 * 1024
 logger = logging.getLogger("bentoml.access")
 
 
-class UnrecordedError(Exception):
-    """Ends an application whose answer could not be recorded and was refused."""
-
-
 class Edge:
     """ASGI middleware; wraps the whole application."""
 
@@ -67,7 +71,8 @@ class Edge:
         self.metrics = metrics
         self.gate = gate
         self.audit = None if settings.audit_file is None else AuditLog(settings.audit_file)
-        self._buffers = _Buffers(settings.maximum_buffered_bytes)
+        self._in_memory = _Holdings(settings.maximum_buffered_bytes)
+        self._on_disk = _Holdings(SPOOLED_BATCHES * settings.maximum_batch_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -80,40 +85,75 @@ class Edge:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
         rule = self.gate.rule_of(scope["path"])
-        body = _LimitedBody(receive, self._buffers, self.settings)
+        body = self._body(receive, rule)
         answer = _Answer(_request_id(scope), body, send)
         try:
-            with anyio.fail_after(self.settings.timeout_seconds):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_end_with_the_client, body, answer, tasks.cancel_scope)
+                # It deals with every error: one that came out would come out of the task group as a group.
+                await self._ask(scope, rule, body, answer)
+                tasks.cancel_scope.cancel()
+        finally:
+            body.release()
+        if answer.begun and not answer.complete:
+            await self._cut(answer)
+        elif body.hung_up and not answer.complete:
+            answer.status = CLIENT_CLOSED_REQUEST
+        self._count(scope, rule, answer, perf_counter() - started)
+
+    def _body(self, receive: Receive, rule: Rule | None) -> "_LimitedBody":
+        if rule is not None and rule.spooled:
+            return _LimitedBody(receive, self._on_disk, self.settings.maximum_batch_bytes, self.settings)
+        return _LimitedBody(receive, self._in_memory, self.settings.maximum_upload_bytes, self.settings)
+
+    async def _ask(self, scope: Scope, rule: Rule | None, body: "_LimitedBody", answer: "_Answer") -> None:
+        """The application's answer, or a refusal in its place."""
+        seconds = self.settings.timeout_seconds
+        try:
+            with anyio.fail_after(seconds) as patience:
+
+                def go_on() -> None:
+                    patience.deadline = anyio.current_time() + seconds
+
+                body.progress = answer.progress = go_on
                 await self._let_in(scope, rule, answer)
                 body.check_announced(Headers(scope=scope))
                 await self.app(scope, body.receive, answer.send)
         except Refusal as refusal:
             await answer.refuse(refusal)
-        except UnrecordedError:
-            # The refusal is sent; nothing that the application would do after its answer is to be done.
+        except CutOff as cut:
+            answer.cut = cut.code
+        except (ClientDisconnect, _RefusedError):
             pass
-        except ClientDisconnect:
-            answer.status = answer.status or CLIENT_CLOSED_REQUEST
         except TimeoutError:
-            await answer.refuse(Refusal("timeout", f"no answer within {self.settings.timeout_seconds} seconds"))
+            await answer.refuse(Refusal("timeout", f"no answer within {seconds} seconds"))
         except Exception:
             logger.exception("request %s failed", answer.request_id)
             await answer.refuse(Refusal("internal_error", DEFAULT_MESSAGES["internal_error"]))
-        finally:
-            body.release()
-        self._count(scope, rule, answer, perf_counter() - started)
+
+    async def _cut(self, answer: "_Answer") -> None:
+        """Count and record an answer that had begun and was not finished."""
+        if not answer.cut:
+            answer.status, answer.cut = CLIENT_CLOSED_REQUEST, CLIENT_CLOSED
+        self.metrics.cut_answers.labels(answer.cut).inc()
+        if answer.record_cut is not None:
+            # There is nobody left who could be refused.
+            with contextlib.suppress(Refusal):
+                await answer.record_cut(answer.status, answer.cut)
 
     async def _let_in(self, scope: Scope, rule: Rule | None, answer: "_Answer") -> None:
         key = ANONYMOUS
         route = UNMATCHED if rule is None else rule.path
 
-        async def record(status: int, code: str) -> None:
-            work = work_of(scope)
-            await self._tell(Answered(answer.request_id, key, route, status, code or None, work))
+        async def tell(event: str, status: int, code: str | None, work: Work) -> None:
+            await self._tell(Answered(answer.request_id, key, route, status, code or None, work, event))
 
         audited = self.audit is not None and scope["path"].startswith(AUDITED_PREFIX)
         if audited:
-            answer.record = record
+            work = work_of(scope)
+            answer.record = lambda status, code: tell(REQUEST, status, code, work)
+            answer.record_cut = lambda status, code: tell(CUT, status, code, work)
+            scope["state"]["recorder"] = functools.partial(tell, FILE)
         if rule is None:
             raise Refusal("not_found", DEFAULT_MESSAGES["not_found"])
         caller = self.gate.identify(scope, rule)
@@ -164,15 +204,22 @@ class Edge:
             scope["method"],
             route,
             answer.status,
-            answer.code or "-",
+            answer.code or answer.cut or "-",
             seconds * 1000,
             answer.request_id,
         )
 
 
+async def _end_with_the_client(body: "_LimitedBody", answer: "_Answer", work: anyio.CancelScope) -> None:
+    """End the work for an answer where the client hangs up before it has all of it."""
+    await body.hang_up()
+    if not answer.complete:
+        work.cancel()
+
+
 @dataclass
-class _Buffers:
-    """The bytes of bodies that are in memory, over all requests of a worker."""
+class _Holdings:
+    """The bytes of bodies that are held in one place, memory or disk, over all requests of a worker."""
 
     maximum_bytes: int
     held_bytes: int = 0
@@ -183,32 +230,42 @@ class _LimitedBody:
     """A request's body, refused as soon as it is known to be too large, or to come too slowly."""
 
     source: Receive
-    buffers: _Buffers
+    holdings: _Holdings
+    maximum_bytes: int
     settings: Settings
+    progress: Callable[[], None] = lambda: None
     started: float = field(default_factory=anyio.current_time)
     received_bytes: int = 0
     complete: bool = False
     hung_up: bool = False
+    arrived: anyio.Event = field(default_factory=anyio.Event)
 
     def check_announced(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length) > self.settings.maximum_upload_bytes:
+        if length.isascii() and length.isdigit() and int(length) > self.maximum_bytes:
             raise self._too_large()
 
     async def receive(self) -> Message:
         if self.complete:
             # What follows the body is the client's hanging up, which may come as late as it likes.
             return await self._next()
+        seconds = self._seconds()
         try:
-            with anyio.fail_after(self.started + self.settings.body_timeout_seconds - anyio.current_time()):
+            with anyio.fail_after(self.started + seconds - anyio.current_time()):
                 message = await self._next()
         except TimeoutError as error:
             raise Refusal(
-                "body_too_slow",
-                f"the body did not arrive within {self.settings.body_timeout_seconds} seconds; send it faster",
+                "body_too_slow", f"the body did not arrive within {seconds} seconds; send it faster"
             ) from error
+        self.progress()
         self._hold(len(message.get("body", b"")))
         return message
+
+    async def hang_up(self) -> None:
+        """Wait until all of the body is there, and then until the client hangs up."""
+        await self.arrived.wait()
+        while not self.hung_up:
+            await self._next()
 
     async def ended(self, within_seconds: float = 0) -> bool:
         """Read what the client is still sending, and forget it, for so long; whether that was all of it."""
@@ -218,26 +275,35 @@ class _LimitedBody:
         return self.complete or self.hung_up
 
     def release(self) -> None:
-        self.buffers.held_bytes -= self.received_bytes
+        self.holdings.held_bytes -= self.received_bytes
         self.received_bytes = 0
 
     async def _next(self) -> Message:
         message = await self.source()
         self.hung_up = message["type"] == "http.disconnect"
-        self.complete = self.complete or not (self.hung_up or message.get("more_body", False))
+        if not (self.hung_up or message.get("more_body", False)):
+            self.complete = True
+            self.arrived.set()
         return message
+
+    def _seconds(self) -> int:
+        """How long the body may take: a batch as much time for each stretch of it as the largest upload has."""
+        return self.settings.body_timeout_seconds * (1 + self.received_bytes // self.settings.maximum_upload_bytes)
 
     def _hold(self, count: int) -> None:
         self.received_bytes += count
-        self.buffers.held_bytes += count
-        if self.received_bytes > self.settings.maximum_upload_bytes:
+        self.holdings.held_bytes += count
+        if self.received_bytes > self.maximum_bytes:
             raise self._too_large()
-        if self.buffers.held_bytes > self.buffers.maximum_bytes:
+        if self.holdings.held_bytes > self.holdings.maximum_bytes:
             raise Refusal("overloaded", "too many uploads are arriving at once; try again")
 
     def _too_large(self) -> Refusal:
-        limit = self.settings.maximum_upload_bytes
-        return Refusal("body_too_large", f"the body is larger than the {limit} bytes that are taken")
+        return Refusal("body_too_large", f"the body is larger than the {self.maximum_bytes} bytes that are taken")
+
+
+class _RefusedError(Exception):
+    """The application need not go on: its answer may not go out, and the refusal has."""
 
 
 class _Answer:
@@ -247,28 +313,35 @@ class _Answer:
     def __init__(self, request_id: str, body: _LimitedBody, send: Send) -> None:
         self.request_id = request_id
         self.record: Callable[[int, str], Awaitable[None]] | None = None
-        self._body = body
+        self.record_cut: Callable[[int, str], Awaitable[None]] | None = None
+        self.progress: Callable[[], None] = lambda: None
         self.code = ""
+        self.cut = ""
+        """Why what had begun was not finished."""
         self.status = 0
-        self.refused = False
+        self.begun = False
+        self.complete = False
+        self._body = body
+        self._refused = False
         self._send = send
         self._held: MutableMapping[str, Any] | None = None
         self._text = bytearray()
 
     async def send(self, message: Message) -> None:
         """Pass a message on; a response with an error status is rewritten."""
-        if self.refused or (self._body.hung_up and not self.status):
+        if self._refused or (self._body.hung_up and not self.status):
             # Answered in the application's place; or Starlette makes a 500 of a client that hung up.
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
             if self.status >= 400:
                 self._held = message
-            elif await self._recorded():
-                self._decorate(message)
-                await self._send(message)
+            elif not await self._recorded():
+                raise _RefusedError
             else:
-                raise UnrecordedError
+                self._decorate(message)
+                self.begun = True
+                await self._send(message)
         elif self._held is None:
             await self._send_in_pieces(message)
         else:
@@ -279,7 +352,9 @@ class _Answer:
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal, unless an answer is already under way: then the client sees it cut off."""
-        if self.status and self._held is None:
+        if self.begun:
+            self.cut = refusal.code
+        if self.begun or self._refused:
             return
         self._held = None
         self.status = refusal.status_code
@@ -305,7 +380,7 @@ class _Answer:
         self.code = headers.get(CODE_HEADER) or default_code(self.status)
         if not await self._recorded():
             return
-        self.refused = True
+        self._refused = True
         message = text.strip() if CODE_HEADER in headers else DEFAULT_MESSAGES.get(self.code, text.strip())
         error = {"code": self.code, "message": message, "request_id": self.request_id}
         body = json.dumps({"error": error}).encode()
@@ -320,10 +395,15 @@ class _Answer:
         body, more = message.get("body", b""), message.get("more_body", False)
         for start in range(0, len(body), PIECE_BYTES):
             rest = more or start + PIECE_BYTES < len(body)
-            piece = body[start : start + PIECE_BYTES]
-            await self._send({"type": "http.response.body", "body": piece, "more_body": rest})
+            await self._send_piece(body[start : start + PIECE_BYTES], rest)
         if not body:
-            await self._send(message)
+            await self._send_piece(body, more)
+
+    async def _send_piece(self, piece: bytes, more: bool) -> None:
+        # With its last piece the client may hang up.
+        self.complete = not more
+        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+        self.progress()
 
     async def _send_and_close(self, start: dict[str, Any], headers: MutableHeaders, body: bytes) -> None:
         """Send all of an answer; where the client has not sent all of its body, listen a little and hang up."""
@@ -332,6 +412,7 @@ class _Answer:
             headers["Connection"] = "close"
         start["headers"] = headers.raw
         self._decorate(start)
+        self.complete = True
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body, "more_body": sending})
         if sending:

@@ -9,6 +9,7 @@ from contracts.imaging import FORMATS as IMAGE_FORMATS
 from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from contracts.manifest import VERDICTS
 from serving.access.gate import ANY_KEY, OPEN, RULES
+from serving.batches import LONGEST_NAME, MAXIMUM_FILES
 from serving.formats import FORMATS
 from serving.provenance.claims import STATUSES
 from serving.provenance.fingerprints import MAXIMUM_DISTANCE, MINIMUM_SIMILARITY
@@ -41,6 +42,8 @@ DECODING = (
 )
 
 MASKS = ("not_a_mask", "empty_mask", "mask_size", "no_painter")
+# What a line of a batch may say of its file.
+FILE_CODES = (*DECODING, "invalid_request", "file_too_large", "broken_entry", "model_failure", "internal_error")
 
 GENERATE_EXAMPLE = {"model": "ihc", "count": 16, "seed": 7, "format": "npz"}
 
@@ -278,6 +281,50 @@ SCHEMAS: dict[str, Any] = {
             },
         },
     },
+    "BatchLine": {
+        "description": "A line of the answer to a batch: of a file that was checked, of one that was not, or the last.",
+        "anyOf": [
+            {
+                "allOf": [
+                    {"$ref": "#/components/schemas/BatchFile"},
+                    {"$ref": "#/components/schemas/Verdict"},
+                ]
+            },
+            {
+                "allOf": [{"$ref": "#/components/schemas/BatchFile"}],
+                "required": ["error"],
+                "properties": {
+                    "error": {
+                        "type": "object",
+                        "required": ["code", "message"],
+                        "properties": {
+                            "code": {"type": "string", "enum": [*FILE_CODES]},
+                            "message": {"type": "string", "description": "What is wrong with this file."},
+                        },
+                    }
+                },
+            },
+            {
+                "type": "object",
+                "description": "The last line: an answer without it was cut off.",
+                "required": ["files", "checked", "errors"],
+                "additionalProperties": False,
+                "properties": {name: {"type": "integer", "minimum": 0} for name in ("files", "checked", "errors")},
+            },
+        ],
+    },
+    "BatchFile": {
+        "type": "object",
+        "required": ["index", "name"],
+        "properties": {
+            "index": {"type": "integer", "minimum": 0, "maximum": MAXIMUM_FILES - 1},
+            "name": {
+                "type": "string",
+                "maxLength": LONGEST_NAME,
+                "description": "As the client called it, or the end of that. It is neither kept nor logged.",
+            },
+        },
+    },
     "Model": {
         "type": "object",
         "required": ["name", "version", "provider", "manifest"],
@@ -431,6 +478,7 @@ def document() -> dict[str, Any]:
         "paths": _generate()
         | _paint()
         | _authenticity()
+        | _batch()
         | _get("/v1/models", "listModels", "The models served", _json("Models"))
         | _get("/v1/models/{name}", "showModel", "One model", _json("Model"), *NAMED)
         | _get(
@@ -471,7 +519,9 @@ def _generate() -> dict[str, Any]:
             "`dicom`: a ZIP of DICOM files marked as synthetic, without masks. "
             "All carry a claim of where they come from, signed where the service has a key. "
             "The same request to the same model version gives the same pixels and claims; the same bytes, too, unless "
-            "the operator adds Content Credentials to PNG files, which bear random identifiers."
+            "the operator adds Content Credentials to PNG files, which bear random identifiers. "
+            "Images are sent while they are made: an answer that ends without the end of its encoding (chunked) was "
+            "cut off, and holds no archive."
         ),
         "requestBody": {
             "required": True,
@@ -562,6 +612,50 @@ def _authenticity() -> dict[str, Any]:
     verdict = {"description": "The verdict.", "headers": REQUEST_ID_HEADER, "content": _json("Verdict")}
     codes = (*INFERENCE, *DECODING, "malformed_multipart", "unsupported_media_type")
     return _path("/v1/authenticity", "post", operation, verdict, *codes)
+
+
+def _batch() -> dict[str, Any]:
+    file = {"type": "string", "contentMediaType": "application/octet-stream"}
+    operation = {
+        "operationId": "authenticityBatch",
+        "summary": "Are these images real?",
+        "description": (
+            f"Up to {MAXIMUM_FILES} files: parts named `image`, or one ZIP named `archive`, stored or deflated and "
+            "not encrypted, whose folders are passed over. A line of JSON for each, in their order, as soon as it is "
+            "checked, as by `/v1/authenticity`; one that cannot be checked has its error. The last line counts them."
+        ),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "image": {"type": "array", "items": file, "maxItems": MAXIMUM_FILES},
+                            "archive": file | {"description": "A ZIP, in the place of all images."},
+                            "model": {
+                                "type": "string",
+                                "description": "Left out: for each image the model whose kind of image it is.",
+                            },
+                        },
+                    }
+                }
+            },
+        },
+    }
+    lines = {
+        "description": (
+            "A line for each file, and a last one. The error of a file is "
+            f"{', '.join(f'`{code}`' for code in FILE_CODES)}."
+        ),
+        "headers": REQUEST_ID_HEADER,
+        "content": {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/BatchLine"}}},
+    }
+    # What would be wrong with one file alone is told in its line.
+    read = [code for code in INFERENCE if code != "model_failure"]
+    codes = (*read, "malformed_multipart", "unsupported_media_type", "broken_archive", "too_many_files")
+    return _path("/v1/authenticity/batch", "post", operation, lines, *codes)
 
 
 def _collections() -> dict[str, Any]:

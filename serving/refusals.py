@@ -27,6 +27,8 @@ STATUSES = {
     "body_too_slow": 408,
     "body_too_large": 413,
     "image_too_large": 413,
+    "file_too_large": 413,
+    "too_many_files": 413,
     "unsupported_media_type": 415,
     "range_not_satisfiable": 416,
     "invalid_request": 422,
@@ -41,6 +43,8 @@ STATUSES = {
     "empty_mask": 422,
     "mask_size": 422,
     "no_painter": 422,
+    "broken_archive": 422,
+    "broken_entry": 422,
     "rate_limited": 429,
     "internal_error": 500,
     "not_ready": 503,
@@ -83,6 +87,14 @@ class Refusal(HTTPException):
         # A client's lone surrogates must not make the answer unwritable.
         writable = message.encode("utf-8", "backslashreplace").decode("utf-8")
         super().__init__(STATUSES[code], writable, {CODE_HEADER: code, **(headers or {})})
+        self.code = code
+
+
+class CutOff(Exception):  # noqa: N818
+    """An answer that had begun and is not finished: the client must see that it is not whole. `code` says why."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
         self.code = code
 
 

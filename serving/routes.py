@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from serving.endpoints import pages
 from serving.endpoints.authenticity import authenticity
+from serving.endpoints.batch import check_batch
 from serving.endpoints.collections import list_collections, list_records, send_file, show_collection, show_picture
 from serving.endpoints.generation import generate
 from serving.endpoints.models import list_models, show_card, show_model
@@ -47,6 +48,7 @@ def application(worker: Worker) -> Starlette:
             post("/v1/generate", partial(generate, worker)),
             post("/v1/paint", partial(paint, worker)),
             post("/v1/authenticity", partial(authenticity, worker)),
+            post("/v1/authenticity/batch", partial(check_batch, worker)),
             get("/v1/collections", partial(list_collections, worker)),
             get(COLLECTION, partial(show_collection, worker)),
             get(f"{COLLECTION}/records", partial(list_records, worker)),

@@ -40,7 +40,7 @@ gate = Gate(settings)
     name="verisynth",
     workers=settings.workers,
     # The edge has its own deadline, with our error envelope; BentoML's is the second line.
-    traffic={"timeout": settings.timeout_seconds + 30},
+    traffic={"timeout": settings.longest_body_seconds + settings.timeout_seconds + 30},
     # BentoML's metrics take the path as a label, so any client could make new series without end; and its access
     # log breaks on a content type that is not UTF-8. The edge counts and logs instead.
     metrics={"enabled": False},

@@ -34,6 +34,7 @@ class Settings:
     threads: int = 0
     maximum_requests: int = 32
     maximum_upload_bytes: int = 32 * 1024**2
+    maximum_batch_bytes: int = 256 * 1024**2
     maximum_side: int = DecodeLimits.maximum_side
     maximum_pixels: int = DecodeLimits.maximum_pixels
     maximum_buffered_bytes: int = 0
@@ -100,6 +101,11 @@ class Settings:
                 f"VERISYNTH_MAXIMUM_BUFFERED_BYTES is {self.maximum_buffered_bytes}, less than the "
                 f"{self.maximum_upload_bytes} of VERISYNTH_MAXIMUM_UPLOAD_BYTES, so that no such upload could be taken"
             )
+
+    @property
+    def longest_body_seconds(self) -> int:
+        """How long the largest body may take to arrive: as slowly as the largest upload."""
+        return self.body_timeout_seconds * (1 + self.maximum_batch_bytes // self.maximum_upload_bytes)
 
     @property
     def decode_limits(self) -> DecodeLimits:

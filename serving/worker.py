@@ -122,6 +122,13 @@ class Worker:
     def _overloaded(self) -> Refusal:
         return Refusal("overloaded", f"{self.settings.maximum_requests} requests are already being answered; try again")
 
+    def ahead(self) -> int:
+        """How many parts of one answer are made before it takes them: enough for all threads to have work.
+
+        The more requests there are to give them work the fewer, so that slow readers do not add up.
+        """
+        return max(1, self.settings.threads + 2 - self._places.borrowed_tokens)
+
     async def in_thread(self, call: Callable[[], Answer]) -> Answer:
         """The answer of a call that computes, in one of the threads that all requests share.
 

@@ -42,6 +42,19 @@ def cut_off(handler: BaseHTTPRequestHandler, answer: httpx.Response) -> None:
     handler.close_connection = True
 
 
+def cut_off_stream(handler: BaseHTTPRequestHandler, answer: httpx.Response) -> None:
+    """Half of the true answer in chunked encoding, without its end: how the service cuts off what it cannot finish."""
+    handler.send_response(answer.status_code)
+    for name, value in answer.headers.items():
+        if name.startswith(("x-", "content-type")):
+            handler.send_header(name, value)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    half = answer.content[: len(answer.content) // 2]
+    handler.wfile.write(b"%x\r\n%s\r\n" % (len(half), half))
+    handler.close_connection = True
+
+
 def cut_off_junk(handler: BaseHTTPRequestHandler, answer: httpx.Response) -> None:
     """More bytes than the true answer has, all of them others, and not as many as were announced."""
     junk = httpx.Response(200, content=b"junk" * len(answer.content), headers=answer.headers)

@@ -1,5 +1,7 @@
 """The audit log: one JSON line per answered request, each holding the hash of the line before.
 
+An answer that was cut has a second line, and every file of a batch one of its own.
+
     verisynth audit verify audit.jsonl                      # whole, from its first line on?
     verisynth audit verify old.jsonl audit.jsonl            # and does the second go on where the first ended?
     verisynth audit verify audit.jsonl --previous HASH      # the second without the first
@@ -21,7 +23,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +35,7 @@ NO_HASH = "0" * 64
 """What the first line of all names as the hash of the line before."""
 MODE = 0o640
 LONGEST_LINE_BYTES = 16 * 1024
-REQUEST, GAP = "request", "gap"
+REQUEST, FILE, CUT, GAP = "request", "file", "cut", "gap"
 MISSED_DIGITS = 10
 
 
@@ -53,6 +55,8 @@ class Work:
     verdict: str | None = None
     sha256: str | None = None
     """Of the uploaded bytes."""
+    sent: int = 0
+    """Of `count`, where the answer is made while it is sent."""
 
 
 def work_of(scope: MutableMapping[str, Any]) -> Work:
@@ -61,9 +65,23 @@ def work_of(scope: MutableMapping[str, Any]) -> Work:
     return work
 
 
+Recorder = Callable[[int, str | None, Work], Awaitable[None]]
+"""Records one part of an answer before it is sent: its status, the code of its error, what was done for it."""
+
+
+def recorder_of(scope: MutableMapping[str, Any]) -> Recorder:
+    """What records the files of this ASGI scope's request; it does nothing where there is no log."""
+    recorder: Recorder = scope.setdefault("state", {}).get("recorder", _record_nothing)
+    return recorder
+
+
+async def _record_nothing(_: int, __: str | None, ___: Work) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Answered:
-    """One answered request; `key` is the id of its key, or `anonymous`."""
+    """One answered request, file of a batch, or answer that was cut; `key` is the id of its key, or `anonymous`."""
 
     request_id: str
     key: str
@@ -71,6 +89,7 @@ class Answered:
     status: int
     code: str | None
     work: Work
+    event: str = REQUEST
 
 
 @dataclass(frozen=True)
@@ -120,14 +139,14 @@ class AuditLog:
             OSError: it cannot be written; nothing of it is left in the file.
         """
         record = {
-            "event": REQUEST,
+            "event": answered.event,
             "request_id": answered.request_id,
             "key": answered.key,
             "route": answered.route,
             "status": answered.status,
             "code": answered.code,
             "model": answered.work.model,
-            "count": answered.work.count,
+            "count": answered.work.sent if answered.event == CUT else answered.work.count,
             "verdict": answered.work.verdict,
             "sha256": answered.work.sha256,
         }

@@ -33,6 +33,8 @@ class Rule:
 
     path: str
     needs: str
+    spooled: bool = False
+    """Whether bodies go to disk as they arrive, and may be as large as a batch."""
 
 
 RULES = (
@@ -50,6 +52,7 @@ RULES = (
     Rule("/v1/generate", "generate"),
     Rule("/v1/paint", "generate"),
     Rule("/v1/authenticity", "check"),
+    Rule("/v1/authenticity/batch", "check", spooled=True),
     Rule("/v1/collections", "generate"),
     Rule("/v1/collections/{name}/{version}", "generate"),
     Rule("/v1/collections/{name}/{version}/records", "generate"),

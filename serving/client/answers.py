@@ -1,10 +1,9 @@
 """What a service answers, as values: a model, samples, a verdict. Bytes that are none of them are a `ServiceError`."""
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
 
 import httpx
 import numpy as np
@@ -65,26 +64,36 @@ class Samples:
     start: int = 0
 
     @staticmethod
-    def joined(parts: Sequence["Samples"]) -> "Samples":
-        """Consecutive parts as one.
+    def joined(parts: Iterable["Samples"], count: int) -> "Samples":
+        """Consecutive parts of `count` images as one; of the parts, one is held at a time.
 
         Raises:
             VerisynthError: where another model answered in the middle.
         """
-        first = parts[0]
+        whole: Samples | None = None
+        filled = 0
         for part in parts:
-            check_same_model((first.model, first.version), (part.model, part.version))
-        labels = [part.labels for part in parts if part.labels is not None]
-        masks = [part.masks for part in parts if part.masks is not None]
-        return Samples(
-            images=np.concatenate([part.images for part in parts]),
-            labels=np.concatenate(labels) if labels else None,
-            masks=np.concatenate(masks) if masks else None,
-            seed=first.seed,
-            model=first.model,
-            version=first.version,
-            start=first.start,
-        )
+            if whole is None:
+                whole = part._room_for(count)
+            check_same_model((whole.model, whole.version), (part.model, part.version))
+            rows = slice(filled, filled + len(part.images))
+            for room, array in ((whole.images, part.images), (whole.labels, part.labels), (whole.masks, part.masks)):
+                if room is not None and array is not None:
+                    room[rows] = array
+            filled = rows.stop
+        assert whole is not None, "there is at least one part"
+        assert filled == count, f"{filled} of {count} images are there"
+        return whole
+
+    def _room_for(self, count: int) -> "Samples":
+        """Samples like these, `count` of them, not filled yet."""
+
+        def room(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else np.empty((count, *array.shape[1:]), array.dtype)
+
+        images = room(self.images)
+        assert images is not None
+        return replace(self, images=images, labels=room(self.labels), masks=room(self.masks))
 
 
 @dataclass(frozen=True)
@@ -118,14 +127,15 @@ def check_same_model(before: tuple[str, str], now: tuple[str, str]) -> None:
         )
 
 
-def read_samples(answer: httpx.Response, start: int, count: int) -> Samples:
-    """An `npz` answer to a request for `count` images from `start` on.
+def read_samples(answer: httpx.Response, body: BinaryIO, start: int, count: int) -> Samples:
+    """An `npz` answer, its body in a file, to a request for `count` images from `start` on.
 
     Raises:
         ServiceError: `unexpected_answer` for anything else.
     """
     with reading("samples", answer):
-        with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
+        body.seek(0)
+        with np.load(body, allow_pickle=False) as arrays:
             images, labels, masks = (arrays.get(name) for name in ("images", "labels", "masks"))
         _check(images is not None and images.dtype == np.uint8 and images.ndim == 4, "images", images)
         _check(labels is None or (labels.dtype == np.int64 and labels.ndim == 1), "labels", labels)

@@ -7,7 +7,9 @@
 It needs the extra `client` and nothing of the service's own.
 """
 
+import functools
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -136,11 +138,24 @@ class Client:
             ServiceError: where the service refuses or does not answer.
         """
         wanted = SampleSequence.of(seed, model, label, balance, truncation)
-        found = []
-        for first, length in parts(start, count, IMAGES_PER_PART):
-            answer = self._connection.ask("POST", "/v1/generate", {"json": wanted.request(first, length, "npz")})
-            found.append(read_samples(answer, first, length))
-        return Samples.joined(found)
+        return self._joined("/v1/generate", lambda request: {"json": request}, wanted, start, count)
+
+    def _joined(
+        self,
+        path: str,
+        content: Callable[[dict[str, Any]], dict[str, Any]],
+        wanted: SampleSequence,
+        start: int,
+        count: int,
+    ) -> Samples:
+        """All parts of what is asked for at `path`; an answer waits on disk until it is whole."""
+
+        def part(first: int, length: int) -> Samples:
+            with tempfile.TemporaryFile() as body:
+                answer = self._connection.ask("POST", path, content(wanted.request(first, length, "npz")), body)
+                return read_samples(answer, body, first, length)
+
+        return Samples.joined((part(*asked) for asked in parts(start, count, IMAGES_PER_PART)), count)
 
     def paint(
         self,
@@ -164,11 +179,8 @@ class Client:
         wanted = SampleSequence.of(seed, model, None, None, truncation)
         data = _bytes(mask)
         drawn = decode_drawn_mask(data)
-        found = []
-        for first, length in parts(start, count, IMAGES_PER_PART):
-            answer = self._connection.ask("POST", "/v1/paint", painting(data, wanted.request(first, length, "npz")))
-            found.append(replace(read_samples(answer, first, length), masks=np.repeat(drawn[None], length, axis=0)))
-        return Samples.joined(found)
+        found = self._joined("/v1/paint", functools.partial(painting, data), wanted, start, count)
+        return replace(found, masks=np.repeat(drawn[None], count, axis=0))
 
     def save(
         self,

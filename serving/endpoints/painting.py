@@ -27,20 +27,20 @@ async def paint(worker: Worker, request: Request) -> Response:
     worker.check_places()
     form = await read_paint(request)
     wanted = form.images
+    model = worker.model(wanted.model)
+    work = work_of(request.scope)
+    work.model = model.name
     async with worker.admitted():
-        model = worker.model(wanted.model)
-        work = work_of(request.scope)
-        work.model = model.name
         work.sha256 = await worker.in_thread(lambda: hashlib.sha256(form.mask).hexdigest())
         mask = await worker.in_thread(functools.partial(_mask, worker, model, form.mask))
-        digest = pixel_sha256(mask[..., None])
-        origin = Origin(model.name, model.version, seed_of(wanted), float(wanted.truncation), None, None, digest)
+    digest = pixel_sha256(mask[..., None])
+    origin = Origin(model.name, model.version, seed_of(wanted), float(wanted.truncation), None, None, digest)
 
-        def draw(start: int, count: int) -> Samples:
-            with worker.metrics.inference_seconds.labels(model.name, "paint").time():
-                return replace(model.paint(mask, origin.seed, start, count, wanted.truncation), masks=None)
+    def draw(start: int, count: int) -> Samples:
+        with worker.metrics.inference_seconds.labels(model.name, "paint").time():
+            return replace(model.paint(mask, origin.seed, start, count, wanted.truncation), masks=None)
 
-        return await answer(worker, wanted, origin, draw, work)
+    return answer(worker, model, wanted, origin, draw, work)
 
 
 def _mask(worker: Worker, model: Model, data: bytes) -> np.ndarray:

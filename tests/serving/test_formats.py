@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import io
 import json
@@ -114,3 +115,61 @@ def test_grid_shows_every_image(samples: Samples) -> None:
     sheet = decode(FORMATS["png"].write(samples, ORIGIN, SIGNING)).pixels
     assert sheet.shape == (2 * 34 + 2, 3 * 34 + 2, samples.images.shape[3])
     assert np.array_equal(sheet[36:68, 36:68], samples.images[4])
+
+
+# --- part by part -------------------------------------------------------------------------------
+
+
+def pieces(name: str, samples: Samples, lengths: list[int]) -> list[bytes]:
+    """What a writer gives for each part, and then at the end."""
+    found, first = [], 0
+    with FORMATS[name](ORIGIN, SIGNING, samples.start, len(samples.images)) as writer:
+        for length in lengths:
+            rows = slice(first, first + length)
+            assert samples.masks is not None
+            assert samples.labels is not None
+            part = Samples(samples.images[rows], samples.masks[rows], samples.labels[rows], samples.start + first)
+            found.append(writer.add(writer.prepare(part)))
+            first += length
+        return [*found, *writer.finish()]
+
+
+@pytest.mark.parametrize("lengths", [[5], [1, 1, 1, 1, 1], [2, 3]])
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_parts_do_not_show(name: str, samples: Samples, lengths: list[int]) -> None:
+    assert b"".join(pieces(name, samples, lengths)) == FORMATS[name].write(samples, ORIGIN, SIGNING)
+
+
+@pytest.mark.parametrize("name", ["npz", "zip", "dicom"])
+def test_images_go_out_with_their_part(name: str, samples: Samples) -> None:
+    first, second, *_ = pieces(name, samples, [2, 3])
+    image_bytes = samples.images[0].nbytes if name != "zip" else 500
+    assert 2 * image_bytes < len(first) < len(second)
+
+
+def test_archives_of_files_are_those_of_a_file_that_can_be_rewritten(samples: Samples) -> None:
+    """No data descriptors, which some readers of ZIP cannot do without a table of contents."""
+    data = FORMATS["zip"].write(samples, ORIGIN, SIGNING)
+    rewritten = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(rewritten, "w") as again:
+        for entry in archive.infolist():
+            assert entry.flag_bits & 0x8 == 0
+            again.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry))
+    assert rewritten.getvalue() == data
+
+
+def test_masks_wait_on_disk(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = FORMATS["npz"].write(samples, ORIGIN, SIGNING)
+    monkeypatch.setattr("serving.formats.SPOOL_BYTES", 1024)
+    monkeypatch.setattr("serving.formats.PIECE_BYTES", 1000)
+    in_pieces = pieces("npz", samples, [2, 3])
+    assert b"".join(in_pieces) == whole
+    assert max(len(piece) for piece in in_pieces[2:-1]) < 2000
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_writer_that_is_given_up_lets_go(name: str, samples: Samples) -> None:
+    with FORMATS[name](ORIGIN, SIGNING, 0, 10) as writer:
+        writer.add(writer.prepare(samples))
+    gc.collect()

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -53,6 +54,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = {
         "VERISYNTH_WORKERS": "1",
         "VERISYNTH_MAXIMUM_UPLOAD_BYTES": str(MEBIBYTE),
+        "VERISYNTH_MAXIMUM_BATCH_BYTES": str(4 * MEBIBYTE),
         "VERISYNTH_MAXIMUM_PIXELS": "4000000",
     }
     with serve(tmp_path_factory.mktemp("home"), models, **settings) as running:
@@ -213,6 +215,29 @@ def form(image: bytes) -> bytes:
     return head + b'Content-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + image + b"\r\n--x--\r\n"
 
 
+def batch(random: np.random.Generator) -> bytes:
+    """Several files, some of them broken."""
+    head = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwaves\r\n'
+    part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    good = encode_png(PIXELS)
+    images = [good if random.random() < 0.5 else mutated(good, random) for _ in range(3)]
+    return head + b"".join(part + image + b"\r\n" for image in images) + b"--x--\r\n"
+
+
+def archive(random: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    compression = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED][random.integers(2)]
+    with zipfile.ZipFile(buffer, "w", compression) as made:
+        for number in range(3):
+            made.writestr(f"{number}.png", encode_png(PIXELS))
+    return buffer.getvalue()
+
+
+def archive_form(data: bytes) -> bytes:
+    head = b'--x\r\nContent-Disposition: form-data; name="archive"; filename="a"\r\n\r\n'
+    return head + data + b"\r\n--x--\r\n"
+
+
 def strange_json(random: np.random.Generator) -> bytes:
     values = [
         None,
@@ -246,7 +271,7 @@ class Corpus:
 
     def __init__(self) -> None:
         self.images = {"png": pngs(), "jpeg": jpegs(), "tiff": tiffs(), "webp": webps(), "dicom": dicoms()}
-        self.kinds = [*self.images, "multipart", "json"]
+        self.kinds = [*self.images, "multipart", "json", "batch", "archive"]
 
     def ask(self, client: httpx.Client, number: int) -> httpx.Response:
         random = np.random.default_rng((7, number))
@@ -259,6 +284,11 @@ class Corpus:
             boundary = "x" if random.random() < 0.9 else mutated(b"x; charset=utf-8", random).hex()
             return client.post(
                 "/v1/authenticity", content=body, headers={"Content-Type": f"multipart/form-data; boundary={boundary}"}
+            )
+        if kind in ("batch", "archive"):
+            body = mutated(batch(random), random) if kind == "batch" else archive_form(mutated(archive(random), random))
+            return client.post(
+                "/v1/authenticity/batch", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"}
             )
         sources = self.images[kind]
         image = mutated(sources[random.integers(len(sources))], random)
@@ -277,6 +307,17 @@ def test_every_source_is_an_image(target: Service) -> None:
             assert statuses.count(200) >= len(sources) - 1, (kind, statuses)
 
 
+def check_lines(answer: httpx.Response, number: int) -> None:
+    """What a batch is answered: a line for each file, no internal error among them, and the last that counts them."""
+    if not answer.headers["content-type"].startswith("application/x-ndjson"):
+        return
+    *lines, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert last["files"] == len(lines), f"case {number}"
+    codes = [line["error"]["code"] for line in lines if "error" in line]
+    assert last["errors"] == len(codes), f"case {number}"
+    assert all(STATUSES[code] < 500 for code in codes), f"case {number}: {codes}"
+
+
 def test_no_request_breaks_the_service(target: Service) -> None:
     corpus = Corpus()
     supervisor = psutil.Process(target.process.pid)
@@ -290,6 +331,7 @@ def test_no_request_breaks_the_service(target: Service) -> None:
             answer = corpus.ask(client, number)
             seen[corpus.kinds[number % len(corpus.kinds)]].add(answer.status_code)
             if answer.status_code == 200:
+                check_lines(answer, number)
                 continue
             assert answer.status_code < 500, f"case {number}: {answer.text}"
             error = answer.json()["error"]

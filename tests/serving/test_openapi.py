@@ -81,7 +81,10 @@ def test_every_refusal_can_occur() -> None:
     raising = [
         "contracts/imaging.py",
         "contracts/dicom.py",
-        *(f"serving/{name}.py" for name in ("requests", "worker", "edge", "collections", "access/gate")),
+        *(
+            f"serving/{name}.py"
+            for name in ("requests", "uploads", "batches", "worker", "edge", "collections", "access/gate")
+        ),
         *(f"serving/endpoints/{name}.py" for name in ("generation", "painting", "collections")),
     ]
     source = " ".join((ROOT / path).read_text(encoding="utf-8") for path in raising)

@@ -15,13 +15,13 @@ from contracts.claims import Origin
 from contracts.errors import VerisynthError
 from serving.client.answers import Models, Samples, read_model, read_models, read_samples, read_verdict
 from serving.client.connection import ServiceError
-from serving.formats import Signing, write_npz
+from serving.formats import NpzWriter, Signing
 from serving.provenance.claims import ClaimKeys
 from serving.runtime import Samples as Drawn
 from tests.releases import manifest, real_images
 
 DRAWN = Drawn(real_images(3, size=8), masks=np.zeros((3, 8, 8), np.uint8), labels=np.arange(3))
-NPZ = write_npz(DRAWN, Origin("waves", "0" * 12, 7, 1.0, None, None), Signing(ClaimKeys()))
+NPZ = NpzWriter.write(DRAWN, Origin("waves", "0" * 12, 7, 1.0, None, None), Signing(ClaimKeys()))
 HEADERS = {"X-Verisynth-Model": "waves", "X-Verisynth-Version": "0" * 12, "X-Verisynth-Seed": "7", "X-Request-ID": "id"}
 VERDICT = {
     "model": "waves",
@@ -40,7 +40,7 @@ def answer(content: bytes, headers: dict[str, str] | None = None) -> httpx.Respo
 
 
 def test_samples() -> None:
-    samples = read_samples(answer(NPZ), start=10, count=3)
+    samples = read_samples(answer(b""), io.BytesIO(NPZ), start=10, count=3)
     assert np.array_equal(samples.images, DRAWN.images)
     assert samples.labels is not None
     assert samples.labels.tolist() == [0, 1, 2]
@@ -51,20 +51,22 @@ def test_samples() -> None:
 def test_arrays_that_are_not_known_are_passed_over() -> None:
     buffer = io.BytesIO()
     np.savez(buffer, images=DRAWN.images, provenance=np.array("{}"))
-    samples = read_samples(answer(buffer.getvalue()), 0, 3)
+    samples = read_samples(answer(b""), io.BytesIO(buffer.getvalue()), 0, 3)
     assert (samples.labels, samples.masks) == (None, None)
 
 
 @pytest.mark.parametrize("missing", ["X-Verisynth-Model", "X-Verisynth-Version", "X-Verisynth-Seed"])
 def test_samples_of_unknown_origin_are_none(missing: str) -> None:
     with pytest.raises(ServiceError) as refused:
-        read_samples(answer(NPZ, {name: value for name, value in HEADERS.items() if name != missing}), 0, 3)
+        read_samples(
+            answer(b"", {name: text for name, text in HEADERS.items() if name != missing}), io.BytesIO(NPZ), 0, 3
+        )
     assert (refused.value.code, refused.value.request_id) == ("unexpected_answer", "id")
 
 
 def test_fewer_samples_than_asked_for_are_none() -> None:
     with pytest.raises(ServiceError, match="images: uint8"):
-        read_samples(answer(NPZ), 0, 4)
+        read_samples(answer(b""), io.BytesIO(NPZ), 0, 4)
 
 
 @given(st.data())
@@ -74,7 +76,7 @@ def test_mutated_samples_are_samples_or_an_error(data: st.DataObject) -> None:
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     del body[data.draw(st.integers(len(body) // 2, len(body))) :]
     with suppress(ServiceError):
-        samples = read_samples(answer(bytes(body)), 0, 3)
+        samples = read_samples(answer(b""), io.BytesIO(bytes(body)), 0, 3)
         assert (samples.images.dtype, samples.images.shape[0]) == (np.uint8, 3)
 
 
@@ -115,7 +117,7 @@ def test_a_verdict_of_unknown_name_is_none() -> None:
 
 
 def test_parts_of_two_models_are_no_sequence() -> None:
-    first = read_samples(answer(NPZ), 0, 3)
-    second = read_samples(answer(NPZ, HEADERS | {"X-Verisynth-Version": "1" * 12}), 3, 3)
+    first = read_samples(answer(b""), io.BytesIO(NPZ), 0, 3)
+    second = read_samples(answer(b"", HEADERS | {"X-Verisynth-Version": "1" * 12}), io.BytesIO(NPZ), 3, 3)
     with pytest.raises(VerisynthError, match="begin anew"):
-        Samples.joined([first, second])
+        Samples.joined([first, second], 6)

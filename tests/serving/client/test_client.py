@@ -22,7 +22,7 @@ from serving.client.connection import ServiceError
 from serving.client.download import IMAGES_PER_PART
 from serving.edge import REQUEST_ID
 from serving.runtime import Model
-from tests.flaky import Flaky, altered, busy, cut_off, flaky, hang_up, other
+from tests.flaky import Flaky, altered, busy, cut_off, cut_off_stream, flaky, hang_up, other
 from tests.releases import real_images
 from tests.services import Service
 
@@ -262,7 +262,7 @@ def test_a_busy_service_is_asked_again_when_it_wants(network: Flaky, pauses: lis
     assert {request["headers"]["authorization"] for request in network.requests[:4]} == {f"Bearer {KEY}"}
 
 
-@pytest.mark.parametrize("fault", [hang_up, cut_off])
+@pytest.mark.parametrize("fault", [hang_up, cut_off, cut_off_stream])
 def test_a_lost_connection_is_made_again(network: Flaky, pauses: list[float], fault: object) -> None:
     network.faults = [fault, fault, fault]  # type: ignore[list-item]
     with Client(network.url) as client:

@@ -21,7 +21,7 @@ from contracts.manifest import read_release
 from serving.client.client import Client
 from serving.client.connection import ServiceError
 from serving.client.download import IMAGES_PER_PART
-from tests.flaky import Flaky, altered, busy, cut_off, cut_off_junk, flaky, other
+from tests.flaky import Flaky, altered, busy, cut_off, cut_off_junk, cut_off_stream, flaky, other
 from tests.services import Service
 
 COUNT = IMAGES_PER_PART + 40
@@ -209,7 +209,7 @@ def test_a_file_that_failed_is_not_there(client: Client, network: Flaky, tmp_pat
     assert (tmp_path / "a.npz").read_bytes() == b"before"
 
 
-@pytest.mark.parametrize("fault", [cut_off, cut_off_junk])
+@pytest.mark.parametrize("fault", [cut_off, cut_off_junk, cut_off_stream])
 def test_a_cut_off_file_is_written_anew(client: Client, network: Flaky, tmp_path: Path, fault: Any) -> None:
     network.faults = [fault]
     client.save(tmp_path / "a.npz", 30, model="waves", seed=1)
