@@ -12,6 +12,7 @@ import numpy as np
 from contracts.errors import ImageError
 from contracts.imaging import DecodedImage, decode
 from serving.access.audit import Work
+from serving.catalogue import Catalogue
 from serving.provenance.evidence import Evidence, confirmed, examine
 from serving.provenance.fingerprints import Match, StoreError, fingerprint
 from serving.refusals import Refusal
@@ -72,8 +73,8 @@ class Check:
         }
 
 
-async def check(worker: Worker, data: bytes, models: list[Model], work: Work) -> Check:
-    """Check the bytes of one file by one model, or by the one of several whose kind of image it is.
+async def check(worker: Worker, data: bytes, catalogue: Catalogue, models: list[Model], work: Work) -> Check:
+    """Check the bytes of one file by one model of a catalogue, or by the one of several whose kind of image it is.
 
     Several models look at the image once each, side by side. `work` is told of what is done, as it is done.
 
@@ -81,9 +82,9 @@ async def check(worker: Worker, data: bytes, models: list[Model], work: Work) ->
         Refusal: for bytes that are no such image, and `model_failure`.
     """
     if len(models) == 1:
-        found = await worker.in_thread(lambda: _check_by(worker, data, models[0], work))
+        found = await worker.in_thread(lambda: _check_by(worker, data, catalogue, models[0], work))
     else:
-        digest, decoded, evidence = await worker.in_thread(lambda: _read(worker, data, work))
+        digest, decoded, evidence = await worker.in_thread(lambda: _read(worker, data, catalogue, work))
         models, timed = await _look_around(worker, models, decoded.pixels)
         looks = [look for look, _ in timed]
         chosen = nearest(models, looks)
@@ -101,15 +102,18 @@ async def count(worker: Worker, found: Check) -> None:
     worker.metrics.authenticity_checks.labels(name, found.verdict).inc()
     worker.metrics.provenance_checks.labels(found.evidence.status).inc()
     worker.metrics.synthetic_probability.labels(name).observe(found.judgement.synthetic_probability)
-    window = worker.windows[name]
+    window = worker.windows.get(found.model)
+    if window is None:
+        # Another release took its place meanwhile.
+        return
     window.add(found.judgement.tiles[len(found.judgement.tiles) // 2])
     if window.due:
         for feature, index in window.drift().items():
             worker.metrics.input_drift.labels(name, feature).set(index)
 
 
-def _check_by(worker: Worker, data: bytes, model: Model, work: Work) -> Check:
-    digest, decoded, evidence = _read(worker, data, work)
+def _check_by(worker: Worker, data: bytes, catalogue: Catalogue, model: Model, work: Work) -> Check:
+    digest, decoded, evidence = _read(worker, data, catalogue, work)
     look, seconds = _look(model, decoded.pixels)
     judgement = model.conclude(look)
     return Check(model, decoded, judgement, {model.name: look.typicality}, evidence, digest, seconds)
@@ -134,20 +138,20 @@ async def _look_around(
     return [model for model, _ in able], [timed for _, timed in able]
 
 
-def _read(worker: Worker, data: bytes, work: Work) -> tuple[str, DecodedImage, Evidence]:
+def _read(worker: Worker, data: bytes, catalogue: Catalogue, work: Work) -> tuple[str, DecodedImage, Evidence]:
     """The hash of the uploaded bytes, the image in them, and what is known of where they come from."""
     work.sha256 = digest = work.sha256 or hashlib.sha256(data).hexdigest()
     try:
         decoded = decode(data, worker.settings.decode_limits)
     except ImageError as error:
         raise Refusal(error.code, str(error)) from error
-    evidence = examine(data, decoded.pixels, worker.keyring, worker.catalogue.models)
+    evidence = examine(data, decoded.pixels, worker.keyring, catalogue.models)
     if worker.store is not None and not evidence.proves_synthetic:
-        evidence = replace(evidence, match=_match(worker, worker.store, decoded.pixels))
+        evidence = replace(evidence, match=_match(worker, worker.store, catalogue, decoded.pixels))
     return digest, decoded, evidence
 
 
-def _match(worker: Worker, store: "FingerprintStore", pixels: np.ndarray) -> Match | None:
+def _match(worker: Worker, store: "FingerprintStore", catalogue: Catalogue, pixels: np.ndarray) -> Match | None:
     """The generated image that an upload is like, if any; a store that fails spoils no check."""
     wanted = fingerprint(pixels)
     try:
@@ -155,7 +159,7 @@ def _match(worker: Worker, store: "FingerprintStore", pixels: np.ndarray) -> Mat
     except StoreError as error:
         worker.count_failure("look_up", error)
         return None
-    return None if match is None else confirmed(match, pixels, worker.catalogue.models)
+    return None if match is None else confirmed(match, pixels, catalogue.models)
 
 
 def _look(model: Model, pixels: np.ndarray) -> tuple[Look, float]:

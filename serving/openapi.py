@@ -8,7 +8,7 @@ from contracts.claims import KINDS, SCHEMA
 from contracts.imaging import FORMATS as IMAGE_FORMATS
 from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from contracts.manifest import VERDICTS
-from serving.access.gate import ANY_KEY, OPEN, RULES
+from serving.access.gate import ADMIN, ANY_KEY, OPEN, RULES
 from serving.batches import LONGEST_NAME, MAXIMUM_FILES
 from serving.formats import FORMATS
 from serving.provenance.claims import STATUSES
@@ -343,7 +343,7 @@ SCHEMAS: dict[str, Any] = {
             "refused": {
                 "type": "object",
                 "additionalProperties": {"type": "string"},
-                "description": "Release folders that are not served, and why.",
+                "description": "Releases that are not served, and why; under such a name an older one may be.",
             },
         },
     },
@@ -400,6 +400,63 @@ SCHEMAS: dict[str, Any] = {
                     },
                 },
             },
+        },
+    },
+    "Reload": {
+        "type": "object",
+        "required": ["at", "loaded", "unchanged", "removed", "refused"],
+        "properties": {
+            "at": {"type": "string", "format": "date-time"},
+            "loaded": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "The versions served from now on, by name.",
+            },
+            "unchanged": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Verified, and of the version that was served already.",
+            },
+            "removed": {"type": "array", "items": {"type": "string"}},
+            "refused": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Why a release is not served; what served before under that name serves on.",
+            },
+            "other_workers_asked": {
+                "type": "boolean",
+                "description": (
+                    "Whether the other workers verify everything, too, at their next look; false where the models "
+                    "folder cannot be written. They take up what changed either way."
+                ),
+            },
+            "name": {"type": "string", "description": "After a rollback: the model."},
+            "version": {"type": "string", "description": "After a rollback: its champion."},
+            "withdrawn": {"type": "array", "items": {"type": "string"}},
+        },
+    },
+    "ServedModels": {
+        "type": "object",
+        "required": ["worker", "models", "refused", "unreadable", "last_reload"],
+        "properties": {
+            "worker": {"type": "integer", "description": "The process that answers; each loads models by itself."},
+            "models": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "version", "provider", "since", "previous"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "version": {"type": "string"},
+                        "provider": {"type": "string"},
+                        "since": {"type": "string", "format": "date-time"},
+                        "previous": {"type": ["string", "null"], "description": "What a rollback brings back."},
+                    },
+                },
+            },
+            "refused": {"type": "object", "additionalProperties": {"type": "string"}},
+            "unreadable": {"type": ["string", "null"], "description": "Why the models folder cannot be read."},
+            "last_reload": {"anyOf": [{"$ref": "#/components/schemas/Reload"}, {"type": "null"}]},
         },
     },
     "Provenance": {
@@ -489,6 +546,15 @@ def document() -> dict[str, Any]:
             *NAMED,
         )
         | _collections()
+        | _get("/v1/admin/models", "adminModels", "What the worker that answers serves", _json("ServedModels"))
+        | _post("/v1/admin/reload", "adminReload", "Verify all releases again, now")
+        | _post(
+            "/v1/admin/models/{name}/rollback",
+            "adminRollback",
+            "The previous release in the place of the champion",
+            *NAMED,
+            "rollback_refused",
+        )
         | _get("/", "page", "The page for people", _text("text/html"))
         | _get("/docs", "documentation", "This document, to read and try", _text("text/html"))
         | _get("/openapi.json", "openapi", "This document", _text("application/json"))
@@ -707,6 +773,12 @@ def _get(path: str, operation: str, summary: str, content: dict[str, Any], *code
     return _path(path, "get", {"operationId": operation, "summary": summary}, success, *codes)
 
 
+def _post(path: str, operation: str, summary: str, *codes: str) -> dict[str, Any]:
+    """What reads no body and answers with what was reloaded."""
+    success = {"description": "What changed.", "headers": REQUEST_ID_HEADER, "content": _json("Reload")}
+    return _path(path, "post", {"operationId": operation, "summary": summary}, success, *codes)
+
+
 def _path(
     path: str, method: str, operation: dict[str, Any], success: dict[str, Any], *codes: str
 ) -> dict[str, dict[str, Any]]:
@@ -722,7 +794,7 @@ def _path(
     else:
         scopes = [] if needs == ANY_KEY else [needs]
         # The empty one: a service that asks for no keys is described, too.
-        security = [{"key": scopes}, {"keyHeader": scopes}, {}]
+        security = [{"key": scopes}, {"keyHeader": scopes}, *([] if needs == ADMIN else [{}])]
         codes = (*codes, *KEYED, *(["forbidden"] if scopes else []))
     return {path: {method: operation | {"security": security, "responses": {"200": success} | _errors(*codes)}}}
 

@@ -25,6 +25,7 @@ STATUSES = {
     "unknown_file": 404,
     "method_not_allowed": 405,
     "body_too_slow": 408,
+    "rollback_refused": 409,
     "body_too_large": 413,
     "image_too_large": 413,
     "file_too_large": 413,

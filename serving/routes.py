@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from serving.endpoints import pages
+from serving.endpoints import admin, pages
 from serving.endpoints.authenticity import authenticity
 from serving.endpoints.batch import check_batch
 from serving.endpoints.collections import list_collections, list_records, send_file, show_collection, show_picture
@@ -54,6 +54,9 @@ def application(worker: Worker) -> Starlette:
             get(f"{COLLECTION}/records", partial(list_records, worker)),
             get(f"{COLLECTION}/images/{{page}}/{{file}}", partial(show_picture, worker)),
             get(f"{COLLECTION}/files/{{path:path}}", partial(send_file, worker)),
+            get("/v1/admin/models", partial(admin.show_models, worker)),
+            post("/v1/admin/reload", partial(admin.reload, worker)),
+            post("/v1/admin/models/{name}/rollback", partial(admin.roll_back, worker)),
             Mount("/web", StaticFiles(directory=pages.WEB)),
         ]
     )

@@ -1,23 +1,24 @@
 """A release as something that generates and judges: ONNX Runtime sessions behind two methods, no HTTP.
 
-catalogue = Catalogue.load(Path("models"))
-samples = catalogue.models["ihc"].generate(seed=7, start=0, count=16)
-judgement = catalogue.models["ihc"].judge(decode(data).pixels)
+model = Model.load(Path("models/ihc"))
+samples = model.generate(seed=7, start=0, count=16)
+judgement = model.judge(decode(data).pixels)
 
 Where nobody says whose kind of image it is, all models `look`, and `nearest` says which of them concludes.
 """
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from contracts import latents
+from contracts import golden, latents
 from contracts.balances import EQUAL, TRAINING
 from contracts.errors import ReleaseError
+from contracts.golden import Golden
 from contracts.imaging import fit
 from contracts.manifest import DETECTOR, GENERATOR, PAINTER, REFERENCE, Release, read_release
 from contracts.statistics import Reference
@@ -29,8 +30,6 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 TENSOR_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,7 @@ class Model:
         painter: onnxruntime.InferenceSession | None = None,
     ) -> None:
         self.release = release
+        self.loaded_at = datetime.now(UTC)
         self.reference = reference
         self._generator = generator
         self._detector = detector
@@ -110,15 +110,22 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path, require_gpu: bool = False) -> "Model":
-        """Verify the release in `folder`, open its sessions, run both once.
+        """Verify the release in `folder` and open it.
 
         Raises:
-            ReleaseError: an altered or missing file, a graph that breaks the contract or does not run,
-                or, with `require_gpu`, no GPU.
+            ReleaseError: an altered or missing file, a folder of another name, and what `open` raises.
         """
-        release = read_release(folder)
-        if release.name != folder.name:
-            raise ReleaseError(f"{folder} holds the release of {release.name!r}; the folder must bear its name")
+        return cls.open(verified(folder), require_gpu)
+
+    @classmethod
+    def open(cls, release: Release, require_gpu: bool = False) -> "Model":
+        """Open the sessions of a verified release, run each once, and try its golden samples where it has any.
+
+        Raises:
+            ReleaseError: a graph that breaks the contract, does not run, draws nothing or not what it drew when it was
+                made, or, with `require_gpu`, no GPU.
+        """
+        folder = release.folder
         try:
             reference = Reference.read(folder / REFERENCE)
         except Exception as error:  # numpy and zipfile raise many kinds on malformed files
@@ -131,7 +138,11 @@ class Model:
             None if release.painter_noise_size is None else _session(folder / PAINTER, require_gpu),
         )
         model._check_graphs()
-        model._warm_up()
+        try:
+            model._warm_up()
+            model._check_golden()
+        except ModelError as error:
+            raise ReleaseError(f"{folder} does not run: {error}") from error
         return model
 
     @property
@@ -271,58 +282,46 @@ class Model:
     def _warm_up(self) -> None:
         spec = self.release.image
         shape = (2, spec.size, spec.size, spec.channels)
-        try:
-            samples = self.generate(seed=0, start=0, count=2)
-            if samples.images.shape != shape:
-                raise ReleaseError(
-                    f"{self.release.folder / GENERATOR} draws {samples.images.shape}; the manifest says {shape}"
-                )
-            self.judge(samples.images[0])
-            if self._painter is not None:
-                self.paint(np.zeros((spec.size, spec.size), np.uint8), seed=0, start=0, count=2)
-        except ModelError as error:
-            raise ReleaseError(f"{self.release.folder} does not run: {error}") from error
+        samples = self.generate(seed=0, start=0, count=2)
+        if samples.images.shape != shape:
+            raise ReleaseError(
+                f"{self.release.folder / GENERATOR} draws {samples.images.shape}; the manifest says {shape}"
+            )
+        # Pixels are whole numbers, so weights that are none show as images of one level.
+        if samples.images.min() == samples.images.max():
+            raise ReleaseError(
+                f"{self.release.folder / GENERATOR} draws nothing but the level {samples.images.min()}; "
+                "its weights may be no numbers"
+            )
+        self.judge(samples.images[0])
+        if self._painter is not None:
+            self.paint(np.zeros((spec.size, spec.size), np.uint8), seed=0, start=0, count=2)
+
+    def _check_golden(self) -> None:
+        """Raises ReleaseError where the graphs do not do what they did when the release was made."""
+        if golden.FILE not in self.release.manifest["files"]:
+            return
+        folder = self.release.folder
+        expected = Golden.read(folder / golden.FILE)
+        expected.check_images(self.generate(seed=0, start=0, count=golden.COUNT).images, folder / GENERATOR)
+        outputs = ["synthetic_probability", "typicality"]
+        scores = self._run(self._detector, outputs, {"image": golden.probes(expected.images)})
+        expected.check_scores(scores["synthetic_probability"], scores["typicality"], folder / DETECTOR)
+        if self._painter is not None:
+            painted = self.paint(golden.probe_mask(self.release.image.size), seed=0, start=0, count=golden.COUNT)
+            expected.check_painted(painted.images, folder / PAINTER)
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """The models that are served, and why the other release folders, or all of `folder`, are not."""
+def verified(folder: Path) -> Release:
+    """The release in `folder`, whole and unaltered.
 
-    folder: Path
-    models: dict[str, Model] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    unreadable: str | None = None
-
-    @staticmethod
-    def load(folder: Path, require_gpu: bool = False) -> "Catalogue":
-        """Every release folder in `folder`; one that cannot be trusted is left out, logged and named in `refused`."""
-        try:
-            release_folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-        except FileNotFoundError:
-            return Catalogue(folder)
-        except OSError as error:
-            logger.error("%s cannot be read: %s", folder, error)
-            return Catalogue(folder, unreadable=str(error))
-        catalogue = Catalogue(folder)
-        for release_folder in release_folders:
-            try:
-                catalogue.models[release_folder.name] = Model.load(release_folder, require_gpu)
-            except ReleaseError as error:
-                logger.error("release %s is not served: %s", release_folder.name, error)
-                catalogue.refused[release_folder.name] = str(error)
-        return catalogue
-
-    @property
-    def obstacle(self) -> str | None:
-        """Why nothing can be served; None when something can."""
-        if self.models:
-            return None
-        if self.unreadable:
-            return f"{self.folder} cannot be read: {self.unreadable}"
-        if self.refused:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
-            return f"every release in {self.folder} was refused: {reasons}"
-        return f"there is no model in {self.folder}; make one with `dvc repro`, then start the service again"
+    Raises:
+        ReleaseError: naming the file that is missing or altered, or a folder that does not bear the release's name.
+    """
+    release = read_release(folder)
+    if release.name != folder.name:
+        raise ReleaseError(f"{folder} holds the release of {release.name!r}; the folder must bear its name")
+    return release
 
 
 def nearest(models: Sequence[Model], looks: Sequence[Look]) -> int:

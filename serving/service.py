@@ -75,6 +75,7 @@ class Verisynth:
             warnings.filterwarnings("ignore", module=rf"{library}\.")
         gate.load(listening_hosts())
         worker.load()
+        worker.watch()
 
     def __is_ready__(self) -> bool:
         if reason := gate.obstacle or worker.catalogue.obstacle:
@@ -83,7 +84,7 @@ class Verisynth:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def retire(self) -> None:
-        worker.close()
+        worker.retire()
         metrics.retire()
 
 

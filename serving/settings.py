@@ -7,8 +7,9 @@ Each field below is the variable of the same name in capitals: `timeout_seconds`
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from contracts.errors import VerisynthError
 from contracts.imaging import DecodeLimits
@@ -25,11 +26,12 @@ CLIENT_PREFIX = "VERISYNTH_CLIENT_"
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator decides. Numbers are at least 1, or 0 where that is the default; `docs/settings.md` says of each
-    what 0 or None means."""
+    """What an operator decides. Numbers are at least 1, or 0 where that is the default or turns something off;
+    `docs/settings.md` says of each what 0 or None means."""
 
     models_folder: Path = Path("models")
     collections_folder: Path = Path("collections")
+    reload_seconds: int = field(default=2, metadata={"lowest": 0})
     workers: int = 0
     threads: int = 0
     maximum_requests: int = 32
@@ -64,7 +66,7 @@ class Settings:
         Raises:
             VerisynthError: an unknown `VERISYNTH_*` name, or a value that cannot be taken; both name the variable.
         """
-        known = {PREFIX + field.name.upper(): field for field in fields(Settings)}
+        known = {PREFIX + setting.name.upper(): setting for setting in fields(Settings)}
         given = {
             name: text
             for name, text in environment.items()
@@ -75,7 +77,7 @@ class Settings:
         unknown = sorted(given.keys() - known.keys())
         if unknown:
             raise VerisynthError(f"unknown setting {', '.join(unknown)}; the settings are {', '.join(known)}")
-        values = {known[name].name: _parse(name, text, known[name].default) for name, text in given.items()}
+        values = {known[name].name: _parse(name, text, known[name]) for name, text in given.items()}
         settings = Settings(**values).resolved(available_cores())  # type: ignore[arg-type]
         settings.check()
         return settings
@@ -119,7 +121,8 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _parse(name: str, text: str, default: object) -> Path | int | bool | str:
+def _parse(name: str, text: str, setting: "Field[Any]") -> Path | int | bool | str:
+    default = setting.default
     if default is None or isinstance(default, Path):
         if not text:
             kind = "folder" if name.endswith("_FOLDER") else "file"
@@ -131,7 +134,7 @@ def _parse(name: str, text: str, default: object) -> Path | int | bool | str:
         return text == "true"
     if isinstance(default, str):
         return text
-    lowest = min(1, int(str(default)))
+    lowest = setting.metadata.get("lowest", min(1, int(str(default))))
     if not (text.isascii() and text.isdigit() and int(text) >= lowest):
         raise VerisynthError(f"{name} is {text!r}; use a whole number of at least {lowest}")
     return int(text)

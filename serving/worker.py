@@ -2,8 +2,8 @@
 
 import functools
 import logging
-import reprlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,11 +13,13 @@ from contracts.errors import VerisynthError
 from contracts.statistics import FEATURES
 from monitoring.drift import DriftWindow
 from monitoring.metrics import Metrics
+from serving.catalogue import Catalogue
 from serving.formats import Signing
+from serving.models_folder import Change, ModelsFolder
 from serving.provenance.claims import STATUSES, ClaimKeys
 from serving.provenance.fingerprints import StoreError
 from serving.refusals import Refusal
-from serving.runtime import Catalogue, Model, ModelError
+from serving.runtime import Model, ModelError
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-logger = logging.getLogger(__name__)
+RETIRE_SECONDS = 5
+
+# Under BentoML's logger, which is set up to be seen: who swaps a release wants to read when it is served.
+logger = logging.getLogger("bentoml.worker")
 
 
 class Worker:
@@ -44,24 +49,85 @@ class Worker:
         self.keyring = ClaimKeys.load(settings.signing_key_file, settings.trusted_keys_folder)
         self.signing = Signing(self.keyring, _credentials(settings))
         self.store = _store(settings)
-        self.windows: dict[str, DriftWindow] = {}
+        self.windows: Mapping[Model, DriftWindow] = {}
+        self.last_change: Change | None = None
+        self._models_folder = ModelsFolder(settings.models_folder, settings.require_gpu)
+        self._following = threading.Lock()
+        self._ending = threading.Event()
+        self._watch: threading.Thread | None = None
 
     def load(self) -> None:
         """Load, check and warm all models; blocks until they are ready."""
-        self.catalogue = Catalogue.load(self.settings.models_folder, self.settings.require_gpu)
-        self.metrics.refused_releases.set(len(self.catalogue.refused))
+        catalogue, change = self._models_folder.look(self.catalogue, everything=True)
+        for name, reason in change.refused.items():
+            logger.error("release %s is not served: %s", name, reason)
+        if catalogue.unreadable:
+            logger.error("%s cannot be read: %s", catalogue.folder, catalogue.unreadable)
+        self._serve(catalogue)
         if self.store is not None:
             self.store.read_later(functools.partial(self.count_failure, "look_up"))
         for status in STATUSES:
             self.metrics.provenance_checks.labels(status)
-        for model in self.catalogue.models.values():
-            self.metrics.announce(model.name, model.version, model.provider, FEATURES)
-            self.windows[model.name] = DriftWindow(model.reference, self.settings.drift_window)
 
-    def close(self) -> None:
-        """Write down what waits to be written, and let go of the database."""
+    def watch(self) -> None:
+        """Follow the models folder from now on, in a thread of its own, until `retire`."""
+        if self.settings.reload_seconds > 0:
+            self._watch = threading.Thread(target=self._follow_on, name="models folder", daemon=True)
+            self._watch.start()
+
+    def retire(self) -> None:
+        """End the watch, a release that it is loading gets a few seconds; write down what waits to be written."""
+        self._ending.set()
+        if self._watch is not None:
+            self._watch.join(RETIRE_SECONDS)
         if self.store is not None:
             self.store.close()
+
+    def follow(self, everything: bool = False, signal: bool = False) -> tuple[Change, bool]:
+        """Take up what changed in the models folder; blocks while it is loaded, and requests go on.
+
+        With `everything` all releases are verified as they are now; with `signal` other workers are asked to do so.
+        What changed, and whether others were asked.
+        """
+        with self._following:
+            catalogue, change = self._models_folder.look(self.catalogue, everything)
+            self._serve(catalogue)
+            for name, version in change.loaded.items():
+                logger.info("%s is served in version %s from now on", name, version)
+                self.metrics.reloads.labels(name).inc()
+            for name in change.removed:
+                logger.info("%s is no longer served: its folder is gone", name)
+            for name, reason in change.refused.items():
+                served = catalogue.models.get(name)
+                stays = f"version {served.version} is served on" if served else "it is not served"
+                logger.error("a release of %s is refused, %s: %s", name, stays, reason)
+                self.metrics.reload_failures.labels(name).inc()
+            if change or everything:
+                self.last_change = change
+            return change, signal and self._models_folder.signal()
+
+    def _follow_on(self) -> None:
+        while not self._ending.wait(self.settings.reload_seconds):
+            try:
+                self.follow()
+            except Exception:
+                logger.exception("the models folder cannot be followed; it is tried again")
+
+    def _serve(self, catalogue: Catalogue) -> None:
+        """Let requests that begin from now on see another catalogue."""
+        before, gone = self.catalogue, set(self.catalogue.models.values()) - set(catalogue.models.values())
+        new = [model for model in catalogue.models.values() if model not in self.windows]
+        windows = {model: window for model, window in self.windows.items() if model not in gone}
+        # A request that sees a model finds its window, one that ends with a model that is gone finds none.
+        self.windows = windows | {model: DriftWindow(model.reference, self.settings.drift_window) for model in new}
+        self.catalogue = catalogue
+        if catalogue.unreadable and not before.unreadable and before.models:
+            logger.error("%s cannot be read, what was served is served on: %s", catalogue.folder, catalogue.unreadable)
+        self.metrics.refused_releases.set(len(catalogue.refused))
+        for model in gone:
+            self.metrics.withdraw(model.name, model.version, model.provider)
+        for model in new:
+            self.metrics.announce(model.name, model.version, model.provider, FEATURES)
 
     @functools.cached_property
     def _threads(self) -> anyio.CapacityLimiter:
@@ -71,36 +137,13 @@ class Worker:
     def _places(self) -> anyio.CapacityLimiter:
         return anyio.CapacityLimiter(self.settings.maximum_requests)
 
-    def models(self, name: str | None) -> list[Model]:
-        """The model named, or all.
-
-        Raises:
-            Refusal: as `model` does.
-        """
-        if name is None and self.catalogue.models:
-            return list(self.catalogue.models.values())
-        return [self.model(name)]
-
     def model(self, name: str | None) -> Model:
-        """The model named, or the only one.
+        """The model named, or the only one, as it is served now.
 
         Raises:
-            Refusal: `not_ready`, `model_required`, `model_refused`, `unknown_model`.
+            Refusal: as `Catalogue.model` does.
         """
-        models, refused = self.catalogue.models, self.catalogue.refused
-        if self.catalogue.obstacle:
-            raise Refusal("not_ready", self.catalogue.obstacle)
-        if name is None:
-            if len(models) > 1:
-                raise Refusal("model_required", f"several models are served; name one of {', '.join(models)}")
-            return next(iter(models.values()))
-        if name in refused:
-            raise Refusal("model_refused", f"{name} is not served: {refused[name]}")
-        if name not in models:
-            raise Refusal(
-                "unknown_model", f"there is no model {reprlib.repr(name)}; the models are {', '.join(models)}"
-            )
-        return models[name]
+        return self.catalogue.model(name)
 
     def check_places(self) -> None:
         """Refuse before the body is read where it would be read in vain."""

@@ -12,8 +12,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from contracts import ledger
+from contracts.golden import FILE as GOLDEN
+from contracts.ledger import Ledger
 from contracts.manifest import DETECTOR, GENERATOR, PAINTER, REFERENCE, SCHEMA, Release, write_release
 from contracts.statistics import Reference
+from training.releases.golden import golden_samples
 
 LATENT_SIZE = 8
 PAINTER_NOISE_SIZE = 4
@@ -32,26 +36,61 @@ def write_small_release(
     typical_contrast: float = 20,
     typicality_threshold: float = 0.02,
     content_hash: str = "0" * 64,
+    golden: bool = False,
+    middle: float = 110,
 ) -> Release:
     """A whole, valid release in `folder`, its name the folder's.
 
     `broken_probability` makes a detector that answers NaN for images brighter than 200 on average; `failed_checks`
     are those of `PRIVACY_CHECKS` that the manifest says have failed. Earlier labels have greater shares. Typicality is
     the mean deviation in grey levels over `typical_contrast`, at most 1. `content_hash` is that of the images it would
-    have been trained on.
+    have been trained on. `golden` adds golden samples; another
+    `middle`, the brightness of what is drawn, is another version.
     """
     with tempfile.TemporaryDirectory() as scratch:
         sources = {name: Path(scratch) / name for name in (GENERATOR, DETECTOR, REFERENCE)}
-        onnx.save(generator(size, channels, bool(labels), masks), sources[GENERATOR])
+        onnx.save(generator(size, channels, bool(labels), masks, middle), sources[GENERATOR])
         onnx.save(detector(size, channels, broken_probability, typical_contrast), sources[DETECTOR])
         Reference.of(real_images(40, size, channels)).write(sources[REFERENCE])
         if masks:
             sources[PAINTER] = Path(scratch) / PAINTER
             onnx.save(painter(size, channels), sources[PAINTER])
+        if golden:
+            sources[GOLDEN] = Path(scratch) / GOLDEN
+            painting = (sources[PAINTER], PAINTER_NOISE_SIZE) if masks else None
+            samples = golden_samples(sources[GENERATOR], sources[DETECTOR], LATENT_SIZE, len(labels), painting)
+            samples.write(sources[GOLDEN])
         document = manifest(folder.name, size, channels, labels, masks, tile_side, failed_checks)
         document["detector"]["thresholds"]["typicality"] = typicality_threshold
         document["data"]["content_hash"] = content_hash
         return write_release(folder, sources, document)
+
+
+def promote(models: Path, release: Release) -> Ledger:
+    """Make a release of anywhere the champion in `models`, as the gate does when it passed."""
+    ledger.keep(models, release)
+    after = ledger.load(models, release.name).judged(release.version, passed=True)
+    ledger.save(models, release.name, after)
+    ledger.settle(models, release.name, after)
+    return after
+
+
+def with_graph(release: Release, name: str, graph: onnx.ModelProto, folder: Path) -> Release:
+    """The same release with another graph and all its hashes in order, in `folder`; what else it holds is as it was."""
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = {file: release.folder / file for file in release.manifest["files"]} | {name: Path(scratch) / name}
+        onnx.save(graph, sources[name])
+        document = {key: value for key, value in release.manifest.items() if key not in ("files", "version")}
+        return write_release(folder, sources, document)
+
+
+def with_constant(graph: onnx.ModelProto, name: str, value: float) -> onnx.ModelProto:
+    """A graph, one of whose constants is `value` throughout."""
+    for initializer in graph.graph.initializer:
+        if initializer.name == name:
+            filled = np.full_like(numpy_helper.to_array(initializer), value)
+            initializer.CopyFrom(numpy_helper.from_array(filled, name))
+    return graph
 
 
 def real_images(count: int, size: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -159,14 +198,14 @@ def painter(size: int, channels: int) -> onnx.ModelProto:
     return _model(nodes, inputs, outputs, constants)
 
 
-def generator(size: int, channels: int, conditional: bool, masks: bool) -> onnx.ModelProto:
+def generator(size: int, channels: int, conditional: bool, masks: bool, middle: float = 110) -> onnx.ModelProto:
     """sin(latent x waves), plus a brightness per label, as uint8."""
     waves = np.random.default_rng(1).normal(0, 0.5, (LATENT_SIZE, size * size * channels)).astype(np.float32)
     constants = {
         "waves": waves,
         "shape": np.array([-1, size, size, channels], dtype=np.int64),
         "scale": np.float32(60),
-        "middle": np.float32(110),
+        "middle": np.float32(middle),
         "first": np.array([0, 0, 0, 0], dtype=np.int64),
         "last": np.array([2**31, size, size, 1], dtype=np.int64),
         "channel": np.array([3], dtype=np.int64),

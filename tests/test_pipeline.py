@@ -111,6 +111,7 @@ def test_every_stage_runs_and_the_release_is_whole(clone: Clone, output: str) ->
     release = read_release(clone.folder / "models" / "ihc")
     assert release.image.size == 32
     assert release.manifest["data"]["licence"]
+    assert "golden.npz" in release.manifest["files"]
     assert 0 <= release.manifest["metrics"]["detector"]["auc"]["low"] <= 1
     assert release.manifest["metrics"]["control"]["changed_pixels"] == 0
     figures = clone.folder / "reports" / "evaluation" / "ihc" / "figures"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+MODELS = Path("models")
+"""One folder per champion, as the service reads it, and the archive of `contracts.ledger`."""
 ACROSS = Path("reports/across")
 """What detectors are worth on the other datasets."""
 
@@ -59,12 +61,7 @@ def candidate(dataset: str) -> Path:
 
 def release(dataset: str) -> Path:
     """The champion, as it is served."""
-    return Path("models") / dataset
-
-
-def archive(dataset: str) -> Path:
-    """Releases that may still be needed, by version; no stage's output, and the service skips names with a dot."""
-    return Path("models/.archive") / dataset
+    return MODELS / dataset
 
 
 def decision(dataset: str) -> Path:

@@ -58,7 +58,9 @@ RULES = (
     Rule("/v1/collections/{name}/{version}/records", "generate"),
     Rule("/v1/collections/{name}/{version}/images/{page}/{file}", "generate"),
     Rule("/v1/collections/{name}/{version}/files/{path:path}", "generate"),
-    Rule("/v1/admin/{path:path}", ADMIN),
+    Rule("/v1/admin/models", ADMIN),
+    Rule("/v1/admin/reload", ADMIN),
+    Rule("/v1/admin/models/{name}/rollback", ADMIN),
 )
 
 HEALTH = ("/livez", "/readyz")

@@ -23,6 +23,7 @@ async def authenticity(worker: Worker, request: Request) -> Response:
         work = work_of(request.scope)
         # The audit log tells of these bytes whatever is refused next, an unknown model too.
         work.sha256 = await worker.in_thread(lambda: hashlib.sha256(wanted.image).hexdigest())
-        found = await check(worker, wanted.image, worker.models(wanted.model), work)
+        catalogue = worker.catalogue
+        found = await check(worker, wanted.image, catalogue, catalogue.all_or(wanted.model), work)
     # The client need not wait for what its image adds to counts and drift.
     return JSONResponse(found.document(), background=BackgroundTask(count, worker, found))

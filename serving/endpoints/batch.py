@@ -10,6 +10,7 @@ The last line says that this was all.
 import functools
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.responses import Response
 
 from serving.access.audit import Work, recorder_of, work_of
 from serving.batches import BatchFile, read_batch
+from serving.catalogue import Catalogue
 from serving.checks import Check, check, count
 from serving.refusals import DEFAULT_MESSAGES, Refusal
 from serving.runtime import Model
@@ -54,15 +56,25 @@ async def check_batch(worker: Worker, request: Request) -> Response:
         with Spool() as spool:
             batch = await read_batch(request, spool, worker.settings)
             async with worker.admitted():
-                models = worker.models(batch.model)
+                # All files by the same releases, whatever is loaded meanwhile.
+                catalogue = worker.catalogue
+                models = catalogue.all_or(batch.model)
                 work = work_of(request.scope)
                 work.model, work.count = models[0].name if batch.model else None, len(batch.files)
-                await _answer(worker, request, batch.files, models, emit)
+                await _answer(
+                    worker, request, batch.files, functools.partial(_outcome, worker, catalogue, models), emit
+                )
 
     return Stream(write, MEDIA_TYPE)
 
 
-async def _answer(worker: Worker, request: Request, files: list[BatchFile], models: list[Model], emit: Emit) -> None:
+async def _answer(
+    worker: Worker,
+    request: Request,
+    files: list[BatchFile],
+    outcome_of: Callable[[BatchFile], Awaitable[_Outcome]],
+    emit: Emit,
+) -> None:
     work, record = work_of(request.scope), recorder_of(request.scope)
     errors = 0
 
@@ -77,18 +89,18 @@ async def _answer(worker: Worker, request: Request, files: list[BatchFile], mode
         work.sent += 1
         errors += refusal is not None
 
-    calls = [functools.partial(_outcome, worker, file, models) for file in files]
+    calls = [functools.partial(outcome_of, file) for file in files]
     await in_order(calls, worker.ahead, send)
     await emit(_line({"files": len(files), "checked": len(files) - errors, "errors": errors}))
 
 
-async def _outcome(worker: Worker, file: BatchFile, models: list[Model]) -> _Outcome:
+async def _outcome(worker: Worker, catalogue: Catalogue, models: list[Model], file: BatchFile) -> _Outcome:
     work = Work()
     try:
         data = await worker.in_thread(file.read)
         if not data:
             raise Refusal("invalid_request", "the file is empty")
-        return _Outcome(work, found=await check(worker, data, models, work))
+        return _Outcome(work, found=await check(worker, data, catalogue, models, work))
     except Refusal as refusal:
         return _Outcome(work, refusal=refusal)
     except Exception:

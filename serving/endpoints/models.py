@@ -12,8 +12,9 @@ from serving.worker import Worker
 
 async def list_models(worker: Worker, _: Request) -> Response:
     """All of them, and why others are refused."""
-    models = [_description(model) for model in worker.catalogue.models.values()]
-    return JSONResponse({"models": models, "refused": worker.catalogue.refused})
+    catalogue = worker.catalogue
+    models = [_description(model) for model in catalogue.models.values()]
+    return JSONResponse({"models": models, "refused": catalogue.refused})
 
 
 async def show_model(worker: Worker, request: Request) -> Response:

@@ -29,6 +29,8 @@ CONTRACT = {
     "verisynth_synthetic_probability_bucket": {"model", "le"},
     "verisynth_inference_seconds_bucket": {"model", "kind", "le"},
     "verisynth_rejected_requests_total": {"reason"},
+    "verisynth_reloads_total": {"model"},
+    "verisynth_reload_failures_total": {"model"},
     "verisynth_input_drift": {"model", "feature"},
     "verisynth_model_info": {"model", "version", "provider"},
 }

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from contracts.imaging import encode_png
 from monitoring.metrics import Metrics
-from serving.access.gate import OPEN, RULES
+from serving.access.gate import ADMIN, OPEN, RULES
 from serving.access.keys import SCOPES
 from serving.openapi import document
 from serving.refusals import STATUSES, default_code
@@ -62,7 +62,8 @@ def test_what_needs_a_key_says_so_and_how_it_refuses() -> None:
             assert not {"401", "403", "429"} & responses.keys()
             continue
         scopes = [needs[path]] if needs[path] in SCOPES else []
-        assert operation["security"] == [{"key": scopes}, {"keyHeader": scopes}, {}]
+        nobody = [] if needs[path] == ADMIN else [{}]
+        assert operation["security"] == [{"key": scopes}, {"keyHeader": scopes}, *nobody]
         assert "WWW-Authenticate" in responses["401"]["headers"]
         assert "Retry-After" in responses["429"]["headers"]
         assert "Retry-After" in responses["503"]["headers"]
@@ -83,9 +84,9 @@ def test_every_refusal_can_occur() -> None:
         "contracts/dicom.py",
         *(
             f"serving/{name}.py"
-            for name in ("requests", "uploads", "batches", "worker", "edge", "collections", "access/gate")
+            for name in ("requests", "uploads", "batches", "catalogue", "worker", "edge", "collections", "access/gate")
         ),
-        *(f"serving/endpoints/{name}.py" for name in ("generation", "painting", "collections")),
+        *(f"serving/endpoints/{name}.py" for name in ("generation", "painting", "collections", "admin")),
     ]
     source = " ".join((ROOT / path).read_text(encoding="utf-8") for path in raising)
     by_status = {default_code(status) for status in (400, 404, 405, 416)}

@@ -11,8 +11,15 @@ import pytest
 from contracts.errors import ReleaseError
 from contracts.manifest import DETECTOR, GENERATOR, REFERENCE, Release, write_release
 from serving import runtime
-from serving.runtime import Catalogue, Model, ModelError, nearest
+from serving.catalogue import Catalogue
+from serving.models_folder import ModelsFolder
+from serving.runtime import Model, ModelError, nearest
 from tests.releases import detector, generator, real_images, write_small_release
+
+
+def catalogue_of(folder: Path) -> Catalogue:
+    """What is served when a worker starts."""
+    return ModelsFolder(folder).look(Catalogue(folder), everything=True)[0]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,7 @@ def narrow_and_wide(tmp_path_factory: pytest.TempPathFactory) -> list[Model]:
     folder = tmp_path_factory.mktemp("models")
     write_small_release(folder / "narrow", typical_contrast=5, typicality_threshold=0.9)
     write_small_release(folder / "wide", typical_contrast=20, typicality_threshold=0.02)
-    return list(Catalogue.load(folder).models.values())
+    return list(catalogue_of(folder).models.values())
 
 
 def rewritten(release: Release, name: str, graph: onnx.ModelProto) -> Path:
@@ -177,7 +184,7 @@ def test_the_catalogue_serves_what_it_can_and_names_the_rest(tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     (tmp_path / ".good.incomplete").mkdir()
     (tmp_path / "README.md").write_text("not a release")
-    catalogue = Catalogue.load(tmp_path)
+    catalogue = catalogue_of(tmp_path)
     assert list(catalogue.models) == ["good"]
     assert catalogue.obstacle is None
     assert {name: reason.split(str(tmp_path))[1][:30] for name, reason in catalogue.refused.items()} == {
@@ -200,14 +207,14 @@ def test_a_file_that_cannot_be_read_costs_one_release(tmp_path: Path, monkeypatc
         return opened(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", refusing)
-    catalogue = Catalogue.load(tmp_path)
+    catalogue = catalogue_of(tmp_path)
     assert list(catalogue.models) == ["good"]
     assert f"{locked} cannot be read: [Errno 13] Permission denied" in catalogue.refused["locked"]
 
 
 def test_a_models_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("no folder")
-    assert "models cannot be read: [Errno 20] Not a directory" in str(Catalogue.load(tmp_path / "models").obstacle)
+    assert "models cannot be read: [Errno 20] Not a directory" in str(catalogue_of(tmp_path / "models").obstacle)
 
 
 def test_on_a_gpu_the_algorithms_are_fixed(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,8 +236,8 @@ def test_on_a_gpu_the_algorithms_are_fixed(model: Model, tmp_path: Path, monkeyp
 
 
 def test_an_empty_or_absent_folder_says_how_to_get_a_model(tmp_path: Path) -> None:
-    assert "dvc repro" in str(Catalogue.load(tmp_path).obstacle)
-    assert "dvc repro" in str(Catalogue.load(tmp_path / "absent").obstacle)
+    assert "dvc repro" in str(catalogue_of(tmp_path).obstacle)
+    assert "dvc repro" in str(catalogue_of(tmp_path / "absent").obstacle)
 
 
 def test_generated_images_can_be_judged_several_threads_at_once(model: Model) -> None:

@@ -5,30 +5,25 @@
 
 import argparse
 
-from contracts.manifest import FILE_NAME
+from contracts import ledger
+from contracts.ledger import Ledger, LedgerError
 from training import folders, tracking
 from training.border import border
-from training.releases import ledger, registry
-from training.releases.ledger import Ledger, LedgerError
+from training.releases import registry
 
 
 def roll_back(dataset: str) -> Ledger:
     """Make the previous release champion, in the folders and in the MLflow registry; the champion is withdrawn.
 
-    Where a rollback was stopped before `models/` followed, this one finishes it and withdraws nothing more.
-
     Raises:
         LedgerError: for a dataset without releases, or without a previous one.
     """
-    before = _load(dataset)
-    served = ledger.readable(folders.release(dataset))
-    stopped = served is not None and served.version in before.withdrawn
-    after = before if stopped else before.rolled_back()
-    ledger.save(dataset, after)
-    ledger.settle(dataset, after)
-    mlflow = tracking.client()
-    if mlflow is not None:
-        registry.point(mlflow, dataset, after)
+    _check_known(dataset)
+    with ledger.held(folders.MODELS, dataset):
+        after = ledger.roll_back(folders.MODELS, dataset)
+        mlflow = tracking.client()
+        if mlflow is not None:
+            registry.point(mlflow, dataset, after)
     return after
 
 
@@ -38,17 +33,18 @@ def forgive(dataset: str, version: str) -> Ledger:
     Raises:
         LedgerError: for a dataset without releases, or a version that is not withdrawn.
     """
-    after = _load(dataset).forgiven(version)
-    ledger.save(dataset, after)
+    _check_known(dataset)
+    with ledger.held(folders.MODELS, dataset):
+        after = ledger.load(folders.MODELS, dataset).forgiven(version)
+        ledger.save(folders.MODELS, dataset, after)
     return after
 
 
-def _load(dataset: str) -> Ledger:
-    places = folders.archive(dataset) / ledger.FILE, folders.release(dataset) / FILE_NAME
-    if not any(place.is_file() for place in places):
-        known = sorted(path.name for path in folders.archive(dataset).parent.glob("*") if path.is_dir())
+def _check_known(dataset: str) -> None:
+    if not ledger.known(folders.MODELS, dataset):
+        archives = ledger.archive(folders.MODELS, dataset).parent
+        known = sorted(path.name for path in archives.glob("*") if path.is_dir())
         raise LedgerError(f"there are no releases of {dataset!r}; known: {', '.join(known) or 'none'}")
-    return ledger.load(dataset)
 
 
 if __name__ == "__main__":
@@ -67,5 +63,5 @@ if __name__ == "__main__":
             now = roll_back(arguments.dataset)
             print(
                 f"{arguments.dataset}: {now.champion} is champion again and in {folders.release(arguments.dataset)}; "
-                f"withdrawn: {', '.join(now.withdrawn)}. Restart the service to serve it"
+                f"withdrawn: {', '.join(now.withdrawn)}. A running service follows by itself"
             )

@@ -1,7 +1,8 @@
 """Stage export@D: a release that may become champion, `data/candidates/D/`.  python -m training.stages.export D
 
 The generator with the lowest KID, or the one that draws masks where `run.pairs` names the dataset, and the chosen
-detector become ONNX graphs, are held against their originals, and are written whole with manifest and drift reference.
+detector become ONNX graphs, are held against their originals, and are written whole with manifest, drift reference
+and golden samples.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import joblib
 import numpy as np
 import torch
 
-from contracts import manifest
+from contracts import golden, manifest
 from contracts.imaging import quantise
 from contracts.latents import latents
 from contracts.statistics import Reference
@@ -27,6 +28,7 @@ from training.gans.dual import NOISE_SIZE, DualGenerator
 from training.gans.recipes import Trained
 from training.releases import onnx_export
 from training.releases.description import describe
+from training.releases.golden import golden_samples
 
 CHECKED_IMAGES = 16
 CHECKED_SAMPLES = 8
@@ -40,7 +42,8 @@ def export(dataset: str) -> None:
     kind = detector.champion(folders.detectors(dataset))
     recipe = report["generators"]["champion"]
     with tempfile.TemporaryDirectory() as temporary:
-        sources = {name: Path(temporary) / name for name in (manifest.GENERATOR, manifest.DETECTOR, manifest.REFERENCE)}
+        names = (manifest.GENERATOR, manifest.DETECTOR, manifest.REFERENCE, golden.FILE)
+        sources = {name: Path(temporary) / name for name in names}
         print(f"exporting {recipe} and {kind} of {dataset}")
         trained = Trained.load(folders.gan(dataset, recipe) / recipes.GENERATOR_FILE)
         generator_difference = _generator(trained, sources[manifest.GENERATOR])
@@ -51,6 +54,13 @@ def export(dataset: str) -> None:
             )
         detector_difference = _detector(dataset, kind, np.array(real[:CHECKED_IMAGES]), sources[manifest.DETECTOR])
         Reference.of(prepared.load(folders.prepared(dataset), "validation").images).write(sources[manifest.REFERENCE])
+        golden_samples(
+            sources[manifest.GENERATOR],
+            sources[manifest.DETECTOR],
+            trained.settings.latent_size,
+            len(trained.labels.names),
+            (sources[manifest.PAINTER], NOISE_SIZE) if manifest.PAINTER in sources else None,
+        ).write(sources[golden.FILE])
         differences = {"generator_grey_levels": generator_difference, "detector": detector_difference}
         info = prepared.read_dataset(folders.prepared(dataset))
         decision = detector.load_decision(folders.detectors(dataset), kind)

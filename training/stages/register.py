@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from contracts import card
+from contracts import card, ledger
 from contracts.errors import VerisynthError
+from contracts.ledger import Ledger
 from contracts.manifest import Release, read_release
 from training import folders, params, tracking
 from training.border import border
 from training.data import prepared
 from training.evaluation import detection
-from training.releases import gate, ledger, registry
+from training.releases import gate, registry
 from training.releases.gate import Decision, Evidence
-from training.releases.ledger import Ledger
 
 
 class RefusedError(VerisynthError):
@@ -33,14 +33,20 @@ def register(dataset: str) -> None:
 
     Raises:
         RefusedError: when the candidate does not pass and there is no champion that could stay; its card is then left.
+        LedgerError: while a rollback, or another `register`, changes the releases.
     """
+    with ledger.held(folders.MODELS, dataset):
+        _judge(dataset)
+
+
+def _judge(dataset: str) -> None:
     settings = params.load()
     candidate = read_release(folders.candidate(dataset))
-    before = ledger.load(dataset)
+    before = ledger.load(folders.MODELS, dataset)
     rival = before.rival(candidate.version)
     decision = gate.decide(
         candidate,
-        ledger.archived(dataset, rival) if rival else None,
+        ledger.archived(folders.MODELS, dataset, rival) if rival else None,
         _evidence(dataset, settings.evaluate.jackknife_blocks),
         settings.gate,
         before.withdrawn,
@@ -50,11 +56,11 @@ def register(dataset: str) -> None:
     path = folders.decision(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    ledger.keep(dataset, candidate)
-    ledger.save(dataset, after)
-    ledger.settle(dataset, after)
+    ledger.keep(folders.MODELS, candidate)
+    ledger.save(folders.MODELS, dataset, after)
+    ledger.settle(folders.MODELS, dataset, after)
     _track(candidate, decision, document, after, settings.recipes_of(dataset))
-    shown = candidate if after.champion is None else ledger.archived(dataset, after.champion)
+    shown = candidate if after.champion is None else ledger.archived(folders.MODELS, dataset, after.champion)
     folders.model_card(dataset).write_text(card.card(shown.manifest), encoding="utf-8")
     if after.champion is None:
         raise RefusedError(

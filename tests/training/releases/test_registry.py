@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from contracts.card import card
+from contracts.ledger import Ledger
 from contracts.manifest import Release
 from tests.training.releases.altered import write_altered_release
 from training.releases import registry
 from training.releases.gate import Decision, Rule
-from training.releases.ledger import Ledger
 
 PASSED = Decision(
     (Rule("quality", True, "no champion yet", numbers={"candidate_kid": 0.25}), Rule("authenticity", False, "x", False))

@@ -4,12 +4,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from contracts import ledger
 from contracts.card import card
+from contracts.ledger import Ledger
 from contracts.manifest import read_release
 from tests.training.releases.project import NAME, decision, make_candidate, make_project
 from training import folders, tracking
-from training.releases import ledger, registry
-from training.releases.ledger import Ledger
+from training.releases import registry
 from training.stages.register import RefusedError, register
 
 GOOD, BETTER, WORSE = 125, 110, 160
@@ -42,7 +43,7 @@ def test_the_release_folder_follows_the_champion(capsys: pytest.CaptureFixture[s
     worse = make_candidate(WORSE)
     register(NAME)
     assert served() == good.version
-    assert ledger.load(NAME) == Ledger(champion=good.version, challenger=worse.version)
+    assert ledger.load(folders.MODELS, NAME) == Ledger(champion=good.version, challenger=worse.version)
     assert (decision()["candidate"], decision()["compared_with"]) == (worse.version, good.version)
     assert decision()["passed"] is False
     assert f"{good.version} stays champion; {worse.version} did not pass: quality" in capsys.readouterr().out
@@ -50,7 +51,7 @@ def test_the_release_folder_follows_the_champion(capsys: pytest.CaptureFixture[s
     better = make_candidate(BETTER)
     register(NAME)
     assert served() == better.version
-    assert ledger.load(NAME) == Ledger(champion=better.version, previous=good.version)
+    assert ledger.load(folders.MODELS, NAME) == Ledger(champion=better.version, previous=good.version)
     assert folders.model_card(NAME).read_text(encoding="utf-8") == card(better.manifest)
 
 
@@ -71,11 +72,11 @@ def test_a_first_release_that_fails_says_why_and_leaves_the_decision() -> None:
         register(NAME)
     assert not folders.release(NAME).exists()
     assert decision()["passed"] is False
-    assert ledger.load(NAME) == Ledger(challenger=leaky.version)
+    assert ledger.load(folders.MODELS, NAME) == Ledger(challenger=leaky.version)
     assert folders.model_card(NAME).read_text(encoding="utf-8") == card(leaky.manifest)
     good = make_candidate(GOOD)
     register(NAME)
-    assert ledger.load(NAME) == Ledger(champion=good.version)
+    assert ledger.load(folders.MODELS, NAME) == Ledger(champion=good.version)
 
 
 @pytest.mark.usefixtures("_without_mlflow")
@@ -84,13 +85,13 @@ def test_after_a_rollback_the_same_candidate_does_not_come_back() -> None:
     register(NAME)
     better = make_candidate(BETTER)
     register(NAME)
-    back = ledger.load(NAME).rolled_back()
-    ledger.save(NAME, back)
-    ledger.settle(NAME, back)
+    back = ledger.load(folders.MODELS, NAME).rolled_back()
+    ledger.save(folders.MODELS, NAME, back)
+    ledger.settle(folders.MODELS, NAME, back)
     register(NAME)
     assert served() == good.version
-    assert ledger.load(NAME) == Ledger(champion=good.version, withdrawn=(better.version,))
-    ledger.save(NAME, back.forgiven(better.version))
+    assert ledger.load(folders.MODELS, NAME) == Ledger(champion=good.version, withdrawn=(better.version,))
+    ledger.save(folders.MODELS, NAME, back.forgiven(better.version))
     register(NAME)
     assert served() == better.version
 
@@ -99,8 +100,8 @@ def test_after_a_rollback_the_same_candidate_does_not_come_back() -> None:
 def test_a_champion_that_would_not_pass_today_stays_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     for middle in (BETTER, WORSE):
         release = make_candidate(middle)
-        ledger.keep(NAME, release)
-        ledger.save(NAME, ledger.load(NAME).judged(release.version, passed=True))
+        ledger.keep(folders.MODELS, release)
+        ledger.save(folders.MODELS, NAME, ledger.load(folders.MODELS, NAME).judged(release.version, passed=True))
     register(NAME)
     assert served() == release.version
     assert f"the champion {release.version} would not pass today: quality" in capsys.readouterr().out

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts import ledger
+from contracts.ledger import Ledger, LedgerError
 from contracts.manifest import Release, read_release
 from tests.training.releases.altered import write_altered_release
 from training import folders
-from training.releases import ledger
-from training.releases.ledger import Ledger, LedgerError
 
 VERSIONS = st.sampled_from("abcd")
 
@@ -26,15 +26,15 @@ def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Release]:
 
 
 def promote(state: Ledger, release: Release) -> Ledger:
-    ledger.keep("cells", release)
+    ledger.keep(folders.MODELS, release)
     after = state.judged(release.version, passed=True)
-    ledger.save("cells", after)
-    ledger.settle("cells", after)
+    ledger.save(folders.MODELS, "cells", after)
+    ledger.settle(folders.MODELS, "cells", after)
     return after
 
 
 def kept() -> set[str]:
-    return {path.name for path in folders.archive("cells").iterdir() if path.is_dir()}
+    return {path.name for path in ledger.archive(folders.MODELS, "cells").iterdir() if path.is_dir()}
 
 
 def test_a_promotion_moves_the_roles_and_a_refusal_names_the_challenger() -> None:
@@ -82,19 +82,19 @@ def test_the_folder_follows_and_the_archive_holds_what_has_a_role(releases: list
         state = promote(state, release)
         assert read_release(folders.release("cells")).version == release.version
     assert kept() == {releases[1].version, releases[2].version}
-    assert ledger.load("cells") == state
+    assert ledger.load(folders.MODELS, "cells") == state
     back = state.rolled_back()
-    ledger.save("cells", back)
-    ledger.settle("cells", back)
+    ledger.save(folders.MODELS, "cells", back)
+    ledger.settle(folders.MODELS, "cells", back)
     assert read_release(folders.release("cells")).version == releases[1].version
     assert kept() == {releases[1].version}
-    assert ledger.load("cells") == back
+    assert ledger.load(folders.MODELS, "cells") == back
 
 
 def test_what_is_right_already_is_not_written_again(releases: list[Release]) -> None:
     state = promote(Ledger(), releases[0])
     before = folders.release("cells").stat().st_ino
-    ledger.settle("cells", state)
+    ledger.settle(folders.MODELS, "cells", state)
     assert folders.release("cells").stat().st_ino == before
 
 
@@ -112,19 +112,19 @@ def test_a_stop_at_any_moment_loses_nothing_and_the_next_run_mends_it(
     old, new = releases[:2]
     state = promote(Ledger(), old)
     if stopped_after == "half a copy":
-        half = folders.archive("cells") / f".{new.version}.incomplete"
+        half = ledger.archive(folders.MODELS, "cells") / f".{new.version}.incomplete"
         half.mkdir()
         shutil.copy(new.folder / "generator.onnx", half)
     else:
-        ledger.keep("cells", new)
+        ledger.keep(folders.MODELS, new)
     if stopped_after in ("the ledger", "half of models"):
-        ledger.save("cells", state.judged(new.version, passed=True))
+        ledger.save(folders.MODELS, "cells", state.judged(new.version, passed=True))
     if stopped_after == "half of models":
         folders.release("cells").rename(folders.release("cells").with_name(".cells.replaced"))
-    found = ledger.load("cells")
+    found = ledger.load(folders.MODELS, "cells")
     assert found.champion == (old.version if "copy" in stopped_after else new.version)
     promote(found, new)
-    assert ledger.load("cells") == Ledger(champion=new.version, previous=old.version)
+    assert ledger.load(folders.MODELS, "cells") == Ledger(champion=new.version, previous=old.version)
     assert read_release(folders.release("cells")).version == new.version
     assert kept() == {old.version, new.version}
     assert [path.name for path in folders.release("cells").parent.iterdir() if "cells" in path.name] == ["cells"]
@@ -132,30 +132,30 @@ def test_a_stop_at_any_moment_loses_nothing_and_the_next_run_mends_it(
 
 def test_a_release_that_is_served_without_a_ledger_is_champion(releases: list[Release]) -> None:
     shutil.copytree(releases[0].folder, folders.release("cells"))
-    assert ledger.load("cells") == Ledger(champion=releases[0].version)
+    assert ledger.load(folders.MODELS, "cells") == Ledger(champion=releases[0].version)
     assert kept() == {releases[0].version}
 
 
 def test_a_damaged_copy_is_mended_from_the_one_that_is_served(releases: list[Release]) -> None:
     state = promote(Ledger(), releases[0])
-    (folders.archive("cells") / releases[0].version / "detector.onnx").write_bytes(b"damaged")
-    assert ledger.load("cells") == state
-    assert ledger.archived("cells", releases[0].version).version == releases[0].version
+    (ledger.archive(folders.MODELS, "cells") / releases[0].version / "detector.onnx").write_bytes(b"damaged")
+    assert ledger.load(folders.MODELS, "cells") == state
+    assert ledger.archived(folders.MODELS, "cells", releases[0].version).version == releases[0].version
 
 
 def test_a_release_that_is_lost_leaves_its_role_and_that_is_said(
-    releases: list[Release], capsys: pytest.CaptureFixture[str]
+    releases: list[Release], caplog: pytest.LogCaptureFixture
 ) -> None:
     promote(promote(Ledger(), releases[0]), releases[1])
-    shutil.rmtree(folders.archive("cells") / releases[0].version)
-    assert ledger.load("cells") == Ledger(champion=releases[1].version)
-    assert "the previous is forgotten" in capsys.readouterr().out
+    shutil.rmtree(ledger.archive(folders.MODELS, "cells") / releases[0].version)
+    assert ledger.load(folders.MODELS, "cells") == Ledger(champion=releases[1].version)
+    assert "the previous is forgotten" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "[]", json.dumps({"champion": "a"}), json.dumps({"withdrawn": [], "king": "a"})])
 def test_a_file_that_is_no_ledger_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folders.archive("cells").mkdir(parents=True)
-    (folders.archive("cells") / ledger.FILE).write_text(text, encoding="utf-8")
+    ledger.archive(folders.MODELS, "cells").mkdir(parents=True)
+    (ledger.archive(folders.MODELS, "cells") / ledger.FILE).write_text(text, encoding="utf-8")
     with pytest.raises(LedgerError, match="is no ledger"):
-        ledger.load("cells")
+        ledger.load(folders.MODELS, "cells")

@@ -1,24 +1,31 @@
-"""Which releases of a dataset are champion, challenger and previous; and those releases, kept whole.
+"""Which releases of a name are champion, challenger and previous; and those releases, kept whole.
 
-    models/.archive/<dataset>/ledger.json      the versions by role, and those that were withdrawn
-    models/.archive/<dataset>/<version>/       a release
-    models/<dataset>/                          a copy of the champion: what is served
+    models/.archive/<name>/ledger.json      the versions by role, and those that were withdrawn
+    models/.archive/<name>/<version>/       a release
+    models/<name>/                          a copy of the champion: what is served
 
-Everything is written beside its place and renamed into it: releases first, the ledger after them, `models/<dataset>`
-last. A stop between two steps leaves a ledger whose releases are all there, and `settle` does the rest.
+Everything is written beside its place and renamed into it: releases first, the ledger after them, `models/<name>`
+last. A stop between two steps leaves a ledger whose releases are all there, and `settle` does the rest. Who changes a
+ledger holds it meanwhile: training and a running service may both roll back.
 """
 
+import fcntl
 import json
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from contracts.errors import ReleaseError, VerisynthError
-from contracts.manifest import Release, read_release
-from training import folders
+from contracts.manifest import FILE_NAME, Release, read_release
 
 FILE = "ledger.json"
+LOCK = "lock"
 ROLES = ("champion", "challenger", "previous")
+
+logger = logging.getLogger(__name__)
 
 
 class LedgerError(VerisynthError):
@@ -81,39 +88,75 @@ class Ledger:
         return {role: version for role in ROLES if (version := getattr(self, role)) is not None}
 
 
-def load(dataset: str) -> Ledger:
+def archive(models: Path, name: str) -> Path:
+    """The folder of the releases that may still be needed; the service skips names with a dot."""
+    return models / ".archive" / name
+
+
+@contextmanager
+def held(models: Path, name: str) -> Iterator[None]:
+    """The ledger of a name to oneself.
+
+    Raises:
+        LedgerError: while somebody else has it.
+    """
+    folder = archive(models, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LedgerError(f"the releases of {name} are being changed by somebody else; try again") from error
+        yield
+
+
+def load(models: Path, name: str) -> Ledger:
     """The ledger, held against the folders.
 
-    Where no champion is known, the release in `models/` is the champion. A role whose release cannot be read, as after
+    Where no champion is known, the release in `models` is the champion. A role whose release cannot be read, as after
     a change of the manifest's schema, is vacant, and that is said.
 
     Raises:
         LedgerError: when the file is not a ledger.
     """
-    path = folders.archive(dataset) / FILE
-    ledger = Ledger()
-    if path.is_file():
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            ledger = Ledger(**document | {"withdrawn": tuple(document["withdrawn"])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise LedgerError(f"{path} is no ledger: {error}; remove it, and models/{dataset} is champion") from error
-    served = readable(folders.release(dataset))
+    ledger = recorded(models, name)
+    served = readable(models / name)
     if served is not None and ledger.champion in (None, served.version) and served.version not in ledger.withdrawn:
-        keep(dataset, served)
+        keep(models, served)
         ledger = replace(ledger, champion=served.version)
     for role, version in ledger.versions().items():
         try:
-            archived(dataset, version)
+            archived(models, name, version)
         except ReleaseError as error:
-            print(f"{dataset}: the {role} is forgotten: {error}")
+            logger.warning("%s: the %s is forgotten: %s", name, role, error)
             ledger = Ledger(**asdict(ledger) | {role: None})
     return ledger
 
 
-def save(dataset: str, ledger: Ledger) -> None:
+def recorded(models: Path, name: str) -> Ledger:
+    """The ledger as its file has it, whatever became of the folders; an empty one where there is no file.
+
+    Raises:
+        LedgerError: when the file is not a ledger.
+    """
+    path = archive(models, name) / FILE
+    if not path.is_file():
+        return Ledger()
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return Ledger(**document | {"withdrawn": tuple(document["withdrawn"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise LedgerError(f"{path} is no ledger: {error}; remove it, and {models / name} is champion") from error
+
+
+def known(models: Path, name: str) -> bool:
+    """Whether there is a ledger or a release of a name."""
+    return (archive(models, name) / FILE).is_file() or (models / name / FILE_NAME).is_file()
+
+
+def save(models: Path, name: str, ledger: Ledger) -> None:
     """Write the ledger; a stop at any moment leaves the old one or the new one."""
-    path = folders.archive(dataset) / FILE
+    path = archive(models, name) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     incomplete = path.with_name(f"{FILE}.incomplete")
     incomplete.write_text(json.dumps(asdict(ledger), indent=2) + "\n", encoding="utf-8")
@@ -128,27 +171,45 @@ def readable(folder: Path) -> Release | None:
         return None
 
 
-def archived(dataset: str, version: str) -> Release:
+def archived(models: Path, name: str, version: str) -> Release:
     """A release that is kept.
 
     Raises:
         ReleaseError: when it is not there or not whole.
     """
-    return read_release(folders.archive(dataset) / version)
+    return read_release(archive(models, name) / version)
 
 
-def keep(dataset: str, release: Release) -> None:
+def keep(models: Path, release: Release) -> None:
     """Copy a release into the archive, unless it is there whole."""
-    _copy(release, folders.archive(dataset) / release.version)
+    _copy(release, archive(models, release.name) / release.version)
 
 
-def settle(dataset: str, ledger: Ledger) -> None:
-    """Make the folders follow the ledger: `models/` holds the champion, the archive what has a role, no more."""
+def settle(models: Path, name: str, ledger: Ledger) -> None:
+    """Make the folders follow the ledger: `models` holds the champion, the archive what has a role, no more."""
     if ledger.champion is not None:
-        _copy(archived(dataset, ledger.champion), folders.release(dataset))
-    for path in folders.archive(dataset).iterdir():
+        _copy(archived(models, name, ledger.champion), models / name)
+    for path in archive(models, name).iterdir():
         if path.is_dir() and path.name not in ledger.versions().values():
             shutil.rmtree(path)
+
+
+def roll_back(models: Path, name: str) -> Ledger:
+    """Make the previous release champion in the ledger and in `models`; the champion is withdrawn.
+
+    Where a rollback was stopped before `models` followed, this one finishes it and withdraws nothing more. Whoever
+    calls this holds the ledger.
+
+    Raises:
+        LedgerError: without a previous release.
+    """
+    before = load(models, name)
+    served = readable(models / name)
+    stopped = served is not None and served.version in before.withdrawn
+    after = before if stopped else before.rolled_back()
+    save(models, name, after)
+    settle(models, name, after)
+    return after
 
 
 def _copy(release: Release, target: Path) -> None:
