@@ -27,14 +27,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil
 
 from contracts.imaging import encode_png
+from contracts.manifest import GENERATOR
 from serving.access.audit import verify
-from tests.releases import real_images, write_small_release
+from tests.releases import promote, real_images, write_small_release
 from tests.services import Service, serve
 
 PROMISED = {429, 503}
@@ -285,12 +287,41 @@ def crash(_: float, times: int) -> list[Row]:
     return [all_.row("SIGKILL of all processes, then a new start", times, f"audit log whole, {lines} lines")]
 
 
+def reload(_: float, times: int) -> list[Row]:
+    """Releases swapped under load, the file of each then truncated where it lies, which no client is to notice."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = [write_small_release(Path(folder) / str(middle) / "waves", middle=middle) for middle in (110, 120)]
+        with _served(VERISYNTH_RELOAD_SECONDS="1") as service, Load(service, clients=8).running() as asked:
+            for turn in range(times):
+                release = made[turn % 2]
+                promote(service.models, release)
+                _await_everywhere(service, lambda answer: _versions(answer)["waves"] == release.version)  # noqa: B023
+                (Path(folder) / GENERATOR).write_bytes((release.folder / GENERATOR).read_bytes()[:1000])
+                (Path(folder) / GENERATOR).replace(service.models / "waves" / GENERATOR)
+                _await_everywhere(service, lambda answer: "waves" in answer["refused"])
+    return [asked.row("a release swapped, then its generator truncated, under load", times)]
+
+
+def _await_everywhere(service: Service, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Until workers answer as wanted, twenty times in a row over connections of their own."""
+
+    def ask() -> bool:
+        return wanted(httpx.get(f"{service.url}/v1/models", headers={"Connection": "close"}).json())
+
+    _await(lambda: all(ask() for _ in range(20)), "a reload")
+
+
+def _versions(answer: dict[str, Any]) -> dict[str, str]:
+    return {model["name"]: model["version"] for model in answer["models"]}
+
+
 PARTS: dict[str, Callable[[float, int], list[Row]]] = {
     "load": load,
     "kill": kill,
     "stop": stop,
     "disk": disk,
     "crash": crash,
+    "reload": reload,
 }
 
 

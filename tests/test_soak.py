@@ -5,7 +5,7 @@ import pytest
 from tests import soak
 
 
-@pytest.mark.parametrize("part", ["kill", "stop", "disk", "crash"])
+@pytest.mark.parametrize("part", ["kill", "stop", "disk", "crash", "reload"])
 def test_no_answer_is_lost(part: str) -> None:
     (row,) = soak.PARTS[part](1, 1)
     assert row.answered > 0
