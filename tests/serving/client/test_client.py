@@ -22,7 +22,7 @@ from serving.client.connection import ServiceError
 from serving.client.download import IMAGES_PER_PART
 from serving.edge import REQUEST_ID
 from serving.runtime import Model
-from tests.flaky import Flaky, altered, busy, cut_off, cut_off_stream, flaky, hang_up, other
+from tests.flaky import Flaky, altered, busy, cut_off, cut_off_stream, hang_up, other
 from tests.releases import real_images
 from tests.services import Service
 
@@ -33,19 +33,6 @@ KEY = "vs_public_secret"
 def connected(service: Service) -> Iterator[Client]:
     with Client(service.url) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def proxy(service: Service) -> Iterator[Flaky]:
-    with flaky(service.url) as running:
-        yield running
-
-
-@pytest.fixture
-def network(proxy: Flaky) -> Flaky:
-    proxy.faults.clear()
-    proxy.requests.clear()
-    return proxy
 
 
 @pytest.fixture

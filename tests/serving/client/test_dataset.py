@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,10 @@ from contracts.manifest import read_release
 from serving.client.connection import ServiceError
 from serving.client.dataset import IMAGES_PER_PART, SyntheticDataset
 from serving.runtime import Model
-from tests.flaky import Flaky, altered, busy, cut_off, flaky
+from tests.flaky import Flaky, altered, busy, cut_off
 from tests.services import ROOT, Service
 
 COUNT = 2 * IMAGES_PER_PART + 10
-
-
-@pytest.fixture(scope="module")
-def proxy(service: Service) -> Iterator[Flaky]:
-    with flaky(service.url) as running:
-        yield running
-
-
-@pytest.fixture
-def network(proxy: Flaky) -> Flaky:
-    proxy.faults.clear()
-    proxy.requests.clear()
-    return proxy
 
 
 def generated(network: Flaky) -> list[int]:

@@ -21,16 +21,10 @@ from contracts.manifest import read_release
 from serving.client.client import Client
 from serving.client.connection import ServiceError
 from serving.client.download import IMAGES_PER_PART
-from tests.flaky import Flaky, altered, busy, cut_off, cut_off_junk, cut_off_stream, flaky, other
+from tests.flaky import Flaky, altered, busy, cut_off, cut_off_junk, cut_off_stream, other
 from tests.services import Service
 
 COUNT = IMAGES_PER_PART + 40
-
-
-@pytest.fixture(scope="module")
-def proxy(service: Service) -> Iterator[Flaky]:
-    with flaky(service.url) as running:
-        yield running
 
 
 @pytest.fixture
