@@ -30,7 +30,7 @@ serve: setup ## serve what is in models/ to this machine; HOST=0.0.0.0 serves ot
 	bentoml serve serving.service:Verisynth --host $(HOST) --port $(PORT) --timeout-graceful-shutdown 30
 
 test: setup ## all tests, on all cores
-	python -m pytest --numprocesses auto --dist loadfile
+	python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: setup ## style and types
 	ruff check .

@@ -202,6 +202,7 @@ def _balance(model: Model, wanted: GenerateRequest) -> str | None:
 
 
 def _file_name(origin: Origin, start: int) -> str:
-    """Without its extension; parts of one sequence bear different names."""
-    name = f"{origin.model}-{origin.seed}"
+    """Without its extension; parts of one sequence bear different names, and so do images on different masks."""
+    painted = f"-mask-{origin.mask_sha256[:8]}" if origin.mask_sha256 is not None else ""
+    name = f"{origin.model}{painted}-{origin.seed}"
     return f"{name}-{start}" if start else name

@@ -9,13 +9,14 @@ from serving.access.keys import SCOPES, create_key
 from tests.releases import write_small_release
 from tests.services import serve
 
-# No schema can say which models there are, or that bytes are an image: 404 and 422 are right answers to valid requests.
+# No schema can say which models and what before them there are, how large a body may be, or that bytes are an image.
 CONFIGURATION = """
 [parameters]
 name = "waves"
 
 [checks]
-positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]
+positive_data_acceptance.expected-statuses = ["2xx", "404", "409", "413", "422"]
+negative_data_rejection.expected-statuses = ["4xx"]
 """
 EXAMPLES = 15
 

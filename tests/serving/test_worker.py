@@ -20,7 +20,7 @@ def test_a_worker_that_retires_writes_down_what_waits(tmp_path: Path) -> None:
     failures: list[StoreError] = []
     for start in range(50):
         worker.store.remember_later(origin, words[start : start + 1], start, failures.append)
-    worker.close()
+    worker.retire()
     assert failures == []
     assert FingerprintStore(url, 100).nearest(words[49]) == Match(origin, 49, 0)
     assert worker.store._engine.pool.checkedin() == 0  # type: ignore[attr-defined]

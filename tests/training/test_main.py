@@ -70,20 +70,20 @@ def test_the_devices_asked_for_must_be_a_number(project: Path) -> None:
 
 def test_the_stages_are_those_of_the_graph_in_their_order() -> None:
     configuration = params.load(ROOT / "params.yaml")
-    whole = replace(configuration, run=replace(configuration.run, studies=["ihc"], pairs=["ihc"]))
-    run = commands(whole, "ihc", "prepare", "register")
+    whole = replace(configuration, run=replace(configuration.run, studies=["retina"], pairs=["retina"]))
+    run = commands(whole, "retina", "prepare", "register")
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     stages = [name for name, stage in graph.items() if "matrix" in stage]  # the others are of several datasets
     dual = {"train_dual": "train_gan", "sample_dual": "sample"}
     assert sorted(command[0].removeprefix("training.stages.") for command in run) == sorted(
         dual.get(stage, stage) for stage in stages
     )
-    assert run[1:3] == [["training.stages.train_gan", "ihc", recipe] for recipe in ("dcgan_ada", "dual")]
+    assert run[1:3] == [["training.stages.train_gan", "retina", recipe] for recipe in ("dcgan_ada", "dual")]
     ordered = [command[0].removeprefix("training.stages.") for command in run]
     assert list(dict.fromkeys(ordered)) == [stage for stage in stages if stage not in dual]
     assert [
         command for command in run if not {"study", "pairs", "dual"} & {*command, command[0].split(".")[-1]}
-    ] == commands(configuration, "ihc", "prepare", "register")
+    ] == commands(configuration, "retina", "prepare", "register")
 
 
 def test_ctrl_c_lets_the_training_save_what_it_has(project: Path) -> None:
