@@ -39,6 +39,7 @@ RETRY_AFTER_SECONDS = 5
 # How long a refused client that is still sending is listened to: one that never reads while it sends would find its
 # connection broken, and not why.
 LINGER_SECONDS = 2
+LINGER_BYTES = 256 * 1024**2
 # What nginx made usual for a client that hung up: nobody is left to be answered.
 CLIENT_CLOSED_REQUEST = 499
 CLIENT_CLOSED = "client_closed"
@@ -268,10 +269,11 @@ class _LimitedBody:
             await self._next()
 
     async def ended(self, within_seconds: float = 0) -> bool:
-        """Read what the client is still sending, and forget it, for so long; whether that was all of it."""
+        """Read what the client is still sending, and forget it, so long and so much; whether that was all of it."""
+        forgotten = 0
         with anyio.move_on_after(within_seconds):
-            while not (self.complete or self.hung_up):
-                await self._next()
+            while not (self.complete or self.hung_up or forgotten > LINGER_BYTES):
+                forgotten += len((await self._next()).get("body", b""))
         return self.complete or self.hung_up
 
     def release(self) -> None:
