@@ -36,9 +36,10 @@ from contracts.latents import latents
 from contracts.manifest import DETECTOR, GENERATOR, read_release
 from serving.settings import available_cores
 from tests.services import ROOT, serve
-from training import device, params, tracking
+from training import params, tracking
 from training.evaluation import fidelity
 from training.gans import loop, recipes
+from training.gans.fabric import launch
 
 REPORT = Path("reports/bench.json")
 ROUNDS = 15
@@ -82,7 +83,7 @@ def training() -> list[Result]:
 
     On a GPU also against one in single precision and plain memory format, as a tutorial would write it.
     """
-    fabric = device.launch()
+    fabric = launch()
     settings = params.load().gan("ihc", RECIPE)
     image = imaging.ImageSpec(64, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (1368, 64, 64, 3), dtype=np.uint8)

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from training import device, folders, params
+from training import folders, params
 from training.data import prepared
 from training.data.prepared import PreparedSplit
 from training.evaluation import fidelity, privacy, spaces
 from training.gans import conditioning, loop, recipes
+from training.gans.fabric import launch
 from training.gans.recipes import Trained
 
 REPORT = Path("reports/compare.jsonl")
@@ -41,7 +42,7 @@ def trained_for(
     info = prepared.read_dataset(folders.prepared(dataset))
     conditional = labelled and entry.train_gan.conditional
     labels = conditioning.labels_of(dataset, info.labels, real["train"].labels) if conditional else recipes.UNLABELLED
-    images, fabric = np.asarray(real["train"].images), device.launch()
+    images, fabric = np.asarray(real["train"].images), launch()
     validate = fidelity.validator(images, np.asarray(real["validation"].images))
 
     def train(length: int, looking: int) -> tuple[loop.Outcome, float]:

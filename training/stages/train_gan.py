@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from training import checkpoints, device, folders, params, tracking
+from training import checkpoints, folders, params, tracking
 from training.border import border
 from training.data import prepared
 from training.data.prepared import PreparedSplit
 from training.evaluation import fidelity
 from training.gans import conditioning, geometry, loop, recipes, watch
+from training.gans.fabric import launch
 from training.reading import ParamsError
 
 
@@ -46,7 +47,7 @@ def train_gan(dataset: str, recipe: str) -> None:
         _with_masks(dataset, split) if recipes.RECIPES[recipe].draws_masks else np.asarray(split.images)
         for split in real.values()
     )
-    fabric = device.launch()
+    fabric = launch()
     if fabric.is_global_zero:
         checkpoints.claim(work, training.identity)
     with tracking.run(record, work, enabled=fabric.is_global_zero) as run:

@@ -14,9 +14,9 @@ import torch
 from contracts.imaging import ImageSpec
 from tests.services import ROOT
 from tests.training.gans.small import DCGAN, DCGAN_ADA, changed
-from training import device
 from training.gans import geometry, loop, recipes, watch
 from training.gans.dual import NOISE_SIZE
+from training.gans.fabric import DEVICES, launch
 from training.gans.loop import Outcome
 from training.gans.recipes import Labels, Trained
 from training.params import TrainGan
@@ -40,7 +40,7 @@ def mean_error(images: np.ndarray) -> float:
 
 def train(work: Path, log: Callable[[dict[str, float], int], None], training: loop.GanTraining = TRAINING) -> Outcome:
     labels = LABELS if training.labels.names else None
-    return loop.train(training, IMAGES, labels, mean_error, work, log, device.launch(), "test")
+    return loop.train(training, IMAGES, labels, mean_error, work, log, launch(), "test")
 
 
 def ignore(numbers: dict[str, float], images: int) -> None:
@@ -101,7 +101,7 @@ def test_the_generator_of_the_best_look_is_kept(best_look: int, tmp_path: Path) 
         return 0.0 if images_seen == best_look else 1.0
 
     training = dataclasses.replace(TRAINING, labels=recipes.UNLABELLED)
-    outcome = loop.train(training, IMAGES, None, validate, tmp_path, ignore, device.launch(), "test")
+    outcome = loop.train(training, IMAGES, None, validate, tmp_path, ignore, launch(), "test")
     assert (outcome.kept_at_images, outcome.kid) == (best_look, 0.0)
     samples = outcome.trained.generate(watch.SEED, 0, watch.SAMPLES)
     assert np.array_equal(samples, seen[best_look])
@@ -110,7 +110,7 @@ def test_the_generator_of_the_best_look_is_kept(best_look: int, tmp_path: Path) 
 def test_the_last_generator_is_kept_where_the_recipe_says_so(tmp_path: Path) -> None:
     kids = iter((0.0, 1.0, 2.0))
     plain = dataclasses.replace(TRAINING, recipe="dcgan", settings=DCGAN)
-    outcome = loop.train(plain, IMAGES, LABELS, lambda _: next(kids), tmp_path, ignore, device.launch(), "test")
+    outcome = loop.train(plain, IMAGES, LABELS, lambda _: next(kids), tmp_path, ignore, launch(), "test")
     assert (outcome.kept_at_images, outcome.kid) == (160, 2.0)
 
 
@@ -133,7 +133,7 @@ def test_a_collapse_ends_the_training_with_the_best_generator_before(
     training = dataclasses.replace(
         TRAINING, recipe="dcgan", settings=settings, dataset=TrainGan(images=800), labels=recipes.UNLABELLED
     )
-    outcome = loop.train(training, grey, None, mean_error, tmp_path, ignore, device.launch(), "test")
+    outcome = loop.train(training, grey, None, mean_error, tmp_path, ignore, launch(), "test")
     assert outcome.ended.startswith("collapsed: ")
     looks = [json.loads(line) for line in (tmp_path / watch.LOOKS_FILE).read_text().splitlines()]
     assert outcome.images_seen == looks[-1]["images"] < 800
@@ -167,7 +167,7 @@ DUAL = loop.GanTraining(
 def train_dual(work: Path, log: Callable[[dict[str, float], int], None]) -> Outcome:
     masks = np.random.default_rng(1).integers(0, 2, (21, 32, 32), dtype=np.uint8) * np.uint8(255)
     images = np.concatenate([IMAGES, geometry.distances(masks)[..., None]], axis=3)
-    return loop.train(DUAL, images, None, mean_error, work, log, device.launch(), "dual")
+    return loop.train(DUAL, images, None, mean_error, work, log, launch(), "dual")
 
 
 def test_the_dual_gan_stopped_by_ctrl_c_goes_on_to_the_same_result(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_learned_distribution_moves_towards_the_data(tmp_path: Path) -> None
     )
     fresh = recipes.build("dcgan", training.image, settings, 0).generator.eval()
     before = Trained(fresh, "dcgan", training.image, settings, recipes.UNLABELLED).generate(0, 0, 16)
-    outcome = loop.train(training, dark, None, mean_error, tmp_path, ignore, device.launch(), "dark")
+    outcome = loop.train(training, dark, None, mean_error, tmp_path, ignore, launch(), "dark")
     assert abs(before.mean() - 127) < 10
     assert outcome.trained.generate(0, 0, 16).mean() < 60
 
@@ -266,7 +266,7 @@ def test_a_conditional_generator_learns_what_belongs_to_each_label(tmp_path: Pat
     training = loop.GanTraining(
         "dcgan_ada", ImageSpec(32, 1), settings, TrainGan(images=8000), labels, content_hash="two"
     )
-    outcome = loop.train(training, images, np.arange(64) % 2, mean_error, tmp_path, ignore, device.launch(), "two")
+    outcome = loop.train(training, images, np.arange(64) % 2, mean_error, tmp_path, ignore, launch(), "two")
     samples, drawn = outcome.trained.generate(3, 0, 64), outcome.trained.labels_of(3, 0, 64)
     assert samples[drawn == 0].mean() < 80
     assert samples[drawn == 1].mean() > 170
@@ -299,7 +299,7 @@ with border("train_gan", "test"):
 def test_two_processes_train_one_generator_and_go_on_where_they_stopped(interrupted_at: int, tmp_path: Path) -> None:
     program, work = tmp_path / "program.py", tmp_path / "work"
     program.write_text(PROGRAM, encoding="utf-8")
-    environment = os.environ | {device.DEVICES: "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {DEVICES: "2", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def run(interrupted_at: int, status: int) -> str:
         command = [sys.executable, str(program), str(work), str(interrupted_at)]
