@@ -32,6 +32,7 @@ from serving.client.whole_file import whole_file
 EXTENSIONS = {"dicom": ".dicom.zip", "npz": ".npz", "zip": ".zip", "png": ".png"}
 FOLDER_FORMATS = ("npz", "zip", "dicom")
 CONTENTS = "samples.json"
+LOCK = ".lock"
 MANIFEST = "manifest.json"
 MEMBER = re.compile(r"\d{6,10}(-mask)?\.(png|dcm)")
 IMAGES_PER_PART = 256
@@ -82,12 +83,18 @@ def save(connection: Connection, order: Order, destination: Path, progress: Call
         return saved
     if order.mask is not None:
         raise VerisynthError(f"painted images go to a file; end {destination} with {' or '.join(EXTENSIONS.values())}")
+    made = not destination.exists()
     destination.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(destination / ".lock", timeout=0):
+        with FileLock(destination / LOCK, timeout=0):
             return _save_folder(connection, order, destination, file_format, progress)
     except Timeout as error:
         raise VerisynthError(f"another process is saving into {destination}; wait for it, or name a folder") from error
+    finally:
+        # Refused from the start: nothing was saved, and nothing is left.
+        if made and [path.name for path in destination.iterdir()] == [LOCK]:
+            (destination / LOCK).unlink()
+            destination.rmdir()
 
 
 def _form(destination: Path, file_format: str | None) -> tuple[str, bool]:

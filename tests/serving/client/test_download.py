@@ -172,6 +172,14 @@ def test_two_do_not_save_into_one_folder(client: Client, tmp_path: Path) -> None
         client.save(tmp_path, 1, model="waves")
 
 
+def test_a_refused_request_leaves_no_folder(client: Client, tmp_path: Path) -> None:
+    for name in ("new", "there"):
+        (tmp_path / "there").mkdir(exist_ok=True)
+        with pytest.raises(ServiceError, match="nothing"):
+            client.save(tmp_path / name, 1, model="nothing")
+    assert names(tmp_path) == ["there"]
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
