@@ -23,6 +23,7 @@ MEMBERS = ("linear_evidence", "residual_network")
 KINDS = (*MEMBERS, "ensemble")
 ORIGINAL = "linear_evidence.joblib"
 """The fitted scikit-learn pipeline behind the linear evidence model."""
+DECISION = ".decision.json"
 SELECTION = "selection.json"
 """Which kind is exported."""
 UNSEEN = "unseen"
@@ -86,15 +87,15 @@ def load(path: Path) -> Detector:
     return detector.eval()
 
 
-def save_decision(folder: Path, kind: str, decision: Decision) -> None:
-    """Write a detector's thresholds and their promise beside it."""
+def save_decision(path: Path, decision: Decision) -> None:
+    """Write the thresholds of the detector at `path`, and their promise, beside it."""
     text = json.dumps(asdict(decision), indent=2)
-    (folder / f"{kind}.decision.json").write_text(text + "\n", encoding="utf-8")
+    path.with_suffix(DECISION).write_text(text + "\n", encoding="utf-8")
 
 
-def load_decision(folder: Path, kind: str) -> Decision:
-    """A detector's thresholds and their promise."""
-    stored = json.loads((folder / f"{kind}.decision.json").read_text(encoding="utf-8"))
+def load_decision(path: Path) -> Decision:
+    """The thresholds of the detector at `path`, and their promise."""
+    stored = json.loads(path.with_suffix(DECISION).read_text(encoding="utf-8"))
     return Decision(**stored | {"thresholds": Thresholds(**stored["thresholds"])})
 
 

@@ -42,11 +42,10 @@ class Scorers:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A kind's detector, its verdicts, and of every recipe a detector that never saw its images."""
+    """A detector and its verdicts."""
 
     detector: Detector
     decision: Decision
-    without: dict[str, Detector]
 
 
 @dataclass(frozen=True)
@@ -75,33 +74,48 @@ class Trial:
             for recipe in self.scorers.without
         }
 
-    def calibrate(self, groups: np.ndarray, typicality: Typicality, error_share: float) -> Calibrated:
-        """Calibrate the scorer that saw all recipes by those that did not, and these by one another.
+    def calibrate(
+        self, groups: np.ndarray, typicality: Typicality, error_share: float
+    ) -> tuple[Calibrated, dict[str, Calibrated]]:
+        """The detector that saw all recipes, and by the name of each recipe one that never saw it.
 
+        The first is calibrated by the others, and these by one another: none by its own images, where there are others.
         Corrupted images calibrate, too: a border drawn by clean ones alone takes a blurred real image for synthetic.
         Thresholds are promises about clean ones. `groups` str [real images] tells which held-out real images belong
         together; see `calibration.decide` for it and for `error_share`.
         """
-        real = ~self.examples.synthetic
+        real, clean = ~self.examples.synthetic, self._is_clean
         scales = {recipe: Scale.of(found[real]) for recipe, found in self.log_odds.items()}
-        general = self._platt(scales, list(self.scorers.without))
+
+        def of_unseen(platt: Calibration, recipes: list[str]) -> np.ndarray:
+            """Probabilities of clean images of each recipe, by the scorer that does not know it."""
+            rows = {recipe: clean & (self.examples.origins == recipe) for recipe in recipes}
+            found = [platt.of(scales[recipe]).probabilities(self.log_odds[recipe][rows[recipe]]) for recipe in recipes]
+            return np.concatenate(found)
+
+        general = self._platt(scales, list(scales))
         known = Scale.of(detector.log_odds(self.scorers.whole, self.examples.images[real]))
-        whole = Detector(self.scorers.whole, typicality, general.of(known))
+        whole = Detector(self.scorers.whole, typicality, general.of(known)).eval()
+        probabilities, typical = detector.judge(whole, self.examples.images[clean])
+        unknown = of_unseen(general, list(scales))
+        decision = calibration.decide(probabilities[real[clean]], groups, unknown, typical, error_share)
+
         without = {}
         for recipe, one in self.scorers.without.items():
-            # Nor is it calibrated on its own images, where there are others.
-            others = [other for other in self.scorers.without if other != recipe] or [recipe]
-            without[recipe] = Detector(one, typicality, self._platt(scales, others).of(scales[recipe])).eval()
-        clean = self.examples.rows(self._is_clean)
-        probabilities, typical = detector.judge(whole.eval(), clean.images)
-        unknown = [
-            general.of(scales[recipe]).probabilities(found[self._is_clean & (self.examples.origins == recipe)])
-            for recipe, found in self.log_odds.items()
-        ]
-        decision = calibration.decide(
-            probabilities[~clean.synthetic], groups, np.concatenate(unknown), typical, error_share
-        )
-        return Calibrated(whole, decision, without)
+            others = [other for other in scales if other != recipe] or [recipe]
+            platt = self._platt(scales, others)
+            mine = platt.of(scales[recipe])
+            without[recipe] = Calibrated(
+                Detector(one, typicality, mine).eval(),
+                calibration.decide(
+                    mine.probabilities(self.log_odds[recipe][clean & real]).astype(np.float32),
+                    groups,
+                    of_unseen(platt, others),
+                    typical[np.isin(self.examples.origins[clean], (REAL, *others))],
+                    error_share,
+                ),
+            )
+        return Calibrated(whole, decision), without
 
     @property
     def _is_clean(self) -> np.ndarray:

@@ -48,7 +48,7 @@ class Known:
         return Known(
             info.image,
             detector.load(detector.path(folder, champion)),
-            detector.load_decision(folder, champion).thresholds,
+            detector.load_decision(detector.path(folder, champion)).thresholds,
             held_out,
             np.concatenate([real_groups, np.full(int(held_out.synthetic.sum()), "synthetic")]),
             unit,

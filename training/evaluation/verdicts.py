@@ -16,7 +16,9 @@ from training.detectors.examples import REAL, Examples
 from training.detectors.ranking import area_under_curve
 from training.evaluation import adversary, detection, figures, localisation, robustness, scope
 
-CALIBRATION = ("calibration_error", "brier_score")
+CALIBRATED = ("calibration_error", "brier_score", "verdicts")
+"""What is known of an unseen generator only where another one calibrated the detector."""
+
 MOST_HANDLED = 100
 """Images of each class that are sent through every corruption."""
 SHOWN = 6
@@ -39,12 +41,12 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
         model = detector.load(detector.path(folder, kind))
         probabilities, typicality = detector.judge(model, found.images)
         curves[kind] = (found.synthetic, probabilities)
-        decision = detector.load_decision(folder, kind)
+        decision = detector.load_decision(detector.path(folder, kind))
         chosen = _evenly(found, MOST_HANDLED)
         few = found.rows(chosen)
         clean[kind] = area_under_curve(few.synthetic, probabilities[chosen])
         handled[kind] = robustness.after(model, few.images, few.synthetic)
-        unseen, pooled = _unseen(folder, kind, recipes, found, groups, decision.thresholds, settings)
+        unseen, pooled = _unseen(folder, kind, recipes, found, groups, settings)
         if len(recipes) > 1:
             unseen_curves[kind] = pooled
         kinds[kind] = {
@@ -70,7 +72,7 @@ def report(dataset: str, recipes: list[str], rows: list[Row], settings: params.E
     champion = detector.champion(folder)
     released = detector.load(detector.path(folder, champion))
     real, fakes = found.images[~found.synthetic], found.images[found.synthetic]
-    limits = detector.load_decision(folder, champion).thresholds
+    limits = detector.load_decision(detector.path(folder, champion)).thresholds
     kinds[champion] |= {
         "attacked": adversary.measure(released, real, fakes, limits, settings.seed),
         "pointing": localisation.pointing(released, real, fakes, settings.seed),
@@ -91,28 +93,30 @@ def _unseen(
     recipes: list[str],
     found: Examples,
     groups: np.ndarray,
-    limits: Thresholds,
     settings: params.Evaluate,
 ) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
     """Leave one generator out: each recipe's images before the detector that never saw any of them.
 
-    A single recipe calibrated that detector itself, so nothing is said of calibration then. Also the pooled targets and
-    probabilities, for the reliability diagram.
+    A single recipe calibrated that detector itself: nothing is said of calibration and verdicts then. Also the pooled
+    targets and probabilities, for the reliability diagram.
     """
     numbers, targets, pooled = {}, [], []
     for recipe in recipes:
         chosen = np.isin(found.origins, (REAL, recipe))
         only = found.rows(chosen)
-        probabilities, typicality = detector.judge(detector.load(detector.path(folder, kind, recipe)), only.images)
+        path = detector.path(folder, kind, recipe)
+        probabilities, typicality = detector.judge(detector.load(path), only.images)
         known: dict[str, Any] = dict(
             detection.with_intervals(
                 only.synthetic, probabilities, groups[chosen], settings.bootstrap_rounds, settings.seed
             )
         )
-        if len(recipes) == 1:
-            known = {name: value for name, value in known.items() if name not in CALIBRATION}
         fake = only.synthetic
-        numbers[recipe] = known | {"verdicts": _verdicts(limits, probabilities[fake], typicality[fake])}
+        limits = detector.load_decision(path).thresholds
+        known["verdicts"] = _verdicts(limits, probabilities[fake], typicality[fake])
+        if len(recipes) == 1:
+            known = {name: value for name, value in known.items() if name not in CALIBRATED}
+        numbers[recipe] = known
         targets.append(only.synthetic)
         pooled.append(probabilities)
     summary = {}

@@ -63,7 +63,7 @@ def export(dataset: str) -> None:
         ).write(sources[golden.FILE])
         differences = {"generator_grey_levels": generator_difference, "detector": detector_difference}
         info = prepared.read_dataset(folders.prepared(dataset))
-        decision = detector.load_decision(folders.detectors(dataset), kind)
+        decision = detector.load_decision(detector.path(folders.detectors(dataset), kind))
         document = describe(card, info, trained, kind, decision, report, differences)
         written = manifest.write_release(folders.candidate(dataset), sources, document)
     print(

@@ -71,11 +71,11 @@ def train_detector(dataset: str) -> None:
         for kind in detector.KINDS:
             tried = unseen.Trial.of(scorers[kind], held_out, corrupted)
             aucs[kind] = tried.aucs
-            calibrated = tried.calibrate(groups, typicality, settings.error_share)
-            detector.save(detector.path(out, kind), calibrated.detector, kind, spec, settings.width)
-            for recipe, one in calibrated.without.items():
-                detector.save(detector.path(out, kind, recipe), one, kind, spec, settings.width)
-            detector.save_decision(out, kind, calibrated.decision)
+            whole, of_recipe = tried.calibrate(groups, typicality, settings.error_share)
+            paths = [detector.path(out, kind), *(detector.path(out, kind, recipe) for recipe in of_recipe)]
+            for path, calibrated in zip(paths, [whole, *of_recipe.values()], strict=True):
+                detector.save(path, calibrated.detector, kind, spec, settings.width)
+                detector.save_decision(path, calibrated.decision)
         champion = detector.choose({kind: float(np.mean(list(found.values()))) for kind, found in aucs.items()})
         detector.save_champion(out, champion)
         (out / tracking.METRICS).write_text(

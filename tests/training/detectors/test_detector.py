@@ -50,8 +50,8 @@ def test_a_decision_is_read_back_as_it_was(tmp_path: Path) -> None:
     decision = decide(
         np.linspace(0, 0.9, 30), np.arange(30), np.array([0.7, 0.9]), np.linspace(0, 1, 60), error_share=0.05
     )
-    detector.save_decision(tmp_path, "linear_evidence", decision)
-    assert detector.load_decision(tmp_path, "linear_evidence") == decision
+    detector.save_decision(tmp_path / "linear_evidence.pt", decision)
+    assert detector.load_decision(tmp_path / "linear_evidence.pt") == decision
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:

@@ -61,11 +61,11 @@ def test_the_area_of_a_tried_scorer_counts_images_as_they_are_and_corrupted() ->
 
 
 def test_probabilities_are_those_of_the_unseen_recipe_whatever_the_scale_of_the_scorer() -> None:
-    calibrated = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
+    calibrated, without = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
     images = torch.from_numpy(HELD_OUT.images)
     with torch.inference_mode():
         by_all = calibrated.detector(images)[0].numpy()
-        by_other = calibrated.without["far"](images)[0].numpy()
+        by_other = without["far"].detector(images)[0].numpy()
     assert by_all[HELD_OUT.origins == REAL].mean() < 0.3 < 0.9 < by_all[HELD_OUT.origins == "far"].mean()
     # The scorer without `far` is calibrated where the one without `near` put `near`: unsure sooner, and no less right.
     assert np.argmax(by_other) == np.argmax(by_all)
@@ -73,8 +73,8 @@ def test_probabilities_are_those_of_the_unseen_recipe_whatever_the_scale_of_the_
 
 
 def test_corrupted_real_images_move_the_border_away_from_them() -> None:
-    alone = unseen.Trial.of(SCORERS, HELD_OUT, HELD_OUT).calibrate(GROUPS, _typicality(), 0.01)
-    both = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
+    alone = unseen.Trial.of(SCORERS, HELD_OUT, HELD_OUT).calibrate(GROUPS, _typicality(), 0.01)[0]
+    both = TRIAL.calibrate(GROUPS, _typicality(), 0.01)[0]
     real = torch.from_numpy(CORRUPTED.only(REAL).images)
     with torch.inference_mode():
         alarms, fewer = ((one.detector(real)[0] >= 0.8).float().mean() for one in (alone, both))
@@ -82,21 +82,31 @@ def test_corrupted_real_images_move_the_border_away_from_them() -> None:
 
 
 def test_the_promise_counts_held_out_images_and_their_groups() -> None:
-    calibrated = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
-    assert (calibrated.decision.held_out_images, calibrated.decision.held_out_groups) == (300, 100)
-    with torch.inference_mode():
-        real = calibrated.detector(torch.from_numpy(REAL_IMAGES))[0].numpy()
-    assert (real >= calibrated.decision.thresholds.synthetic).mean() <= 0.01
+    whole, without = TRIAL.calibrate(GROUPS, _typicality(), 0.01)
+    for calibrated in (whole, *without.values()):
+        assert (calibrated.decision.held_out_images, calibrated.decision.held_out_groups) == (300, 100)
+        with torch.inference_mode():
+            real = calibrated.detector(torch.from_numpy(REAL_IMAGES))[0].numpy()
+        assert (real >= calibrated.decision.thresholds.synthetic).mean() <= 0.01
+
+
+def test_a_recipe_has_no_part_in_the_verdicts_of_the_detector_that_never_saw_it() -> None:
+    verdicts = TRIAL.calibrate(GROUPS, _typicality(), 0.01)[1]["far"].decision
+    darker = np.where((HELD_OUT.origins == "far")[:, None, None, None], 0, HELD_OUT.images)
+    changed = unseen.Trial.of(SCORERS, Examples(darker, HELD_OUT.origins), CORRUPTED)
+    whole, without = changed.calibrate(GROUPS, _typicality(), 0.01)
+    assert without["far"].decision == verdicts
+    assert whole.decision != TRIAL.calibrate(GROUPS, _typicality(), 0.01)[0].decision
 
 
 def test_a_single_recipe_calibrates_its_own_scorer() -> None:
     held_out, corrupted = HELD_OUT.only(REAL, "far"), CORRUPTED.only(REAL, "far")
     scorers = unseen.Scorers(Brightness(1, 0), {"far": SCORERS.without["far"]})
-    calibrated = unseen.Trial.of(scorers, held_out, corrupted).calibrate(GROUPS, _typicality(), 0.01)
-    assert list(calibrated.without) == ["far"]
+    calibrated, without = unseen.Trial.of(scorers, held_out, corrupted).calibrate(GROUPS, _typicality(), 0.01)
+    assert list(without) == ["far"]
     images, far = torch.from_numpy(held_out.images), held_out.origins == "far"
     with torch.inference_mode():
-        for found in (calibrated.detector, calibrated.without["far"]):
+        for found in (calibrated.detector, without["far"].detector):
             probabilities = found(images)[0].numpy()
             assert probabilities[~far].mean() < 0.2 < 0.8 < probabilities[far].mean()
     thresholds = calibrated.decision.thresholds
