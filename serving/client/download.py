@@ -13,6 +13,7 @@ holds anything else is left alone.
 
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -87,14 +88,14 @@ def save(connection: Connection, order: Order, destination: Path, progress: Call
     destination.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(destination / LOCK, timeout=0):
-            return _save_folder(connection, order, destination, file_format, progress)
+            try:
+                return _save_folder(connection, order, destination, file_format, progress)
+            finally:
+                # Refused from the start: nothing was saved, and nothing is left. Only who holds the lock may say so.
+                if made and [path.name for path in destination.iterdir()] == [LOCK]:
+                    shutil.rmtree(destination)
     except Timeout as error:
         raise VerisynthError(f"another process is saving into {destination}; wait for it, or name a folder") from error
-    finally:
-        # Refused from the start: nothing was saved, and nothing is left.
-        if made and [path.name for path in destination.iterdir()] == [LOCK]:
-            (destination / LOCK).unlink()
-            destination.rmdir()
 
 
 def _form(destination: Path, file_format: str | None) -> tuple[str, bool]:
