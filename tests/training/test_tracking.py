@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,7 @@ RECORD = tracking.Record(
 )
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    yield
-    mlflow.set_tracking_uri(None)
+pytestmark = pytest.mark.usefixtures("tracked")
 
 
 @pytest.fixture
@@ -57,12 +51,11 @@ def assert_complete(run: Any) -> None:
     assert "CC0" in dataset.source
 
 
-def test_a_live_run_holds_everything_and_is_not_made_twice(folder: Path, tmp_path: Path) -> None:
+def test_a_live_run_holds_everything_and_is_not_made_twice(folder: Path) -> None:
     with tracking.run(RECORD) as run:
         for step in range(3):
             run.metrics({"generator_loss": float(step)}, 40 * (step + 1))
         run.finish(folder)
-    assert (tmp_path / "mlflow.db").is_file()
     assert_complete(runs()[0])
     assert tracking.ensure_run(folder) == runs()[0].info.run_id
     assert len(runs()) == 1

@@ -1,11 +1,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 
 from contracts import ledger
@@ -21,11 +19,8 @@ from training.releases.registry import RegistryError
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    yield tracking.client()
-    mlflow.set_tracking_uri(None)
+def client(tracked: None) -> Any:
+    return tracking.client()
 
 
 @pytest.fixture

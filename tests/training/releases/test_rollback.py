@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,10 +19,8 @@ from training.releases.rollback import forgive, roll_back
 
 
 @pytest.fixture
-def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Release]]:
+def releases(tracked: None, tmp_path: Path) -> list[Release]:
     """Two releases, the second champion, the first previous."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     made = [
         write_altered_release(tmp_path / "made" / str(number) / "cells", generator={"middle": 110 + number})
         for number in range(2)
@@ -34,8 +31,7 @@ def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[R
         state = state.judged(release.version, passed=True)
         ledger.save(folders.MODELS, "cells", state)
         ledger.settle(folders.MODELS, "cells", state)
-    yield made
-    mlflow.set_tracking_uri(None)
+    return made
 
 
 def served() -> str:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -17,12 +16,8 @@ GOOD, BETTER, WORSE = 125, 110, 160
 
 
 @pytest.fixture(autouse=True)
-def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def _project(tracked: None, tmp_path: Path) -> None:
     make_project(tmp_path)
-    yield
-    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -17,10 +16,8 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(tracked: None, tmp_path: Path) -> Path:
     """A prepared set of small images, and params for a training of 160 of them in four log intervals."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     document["recipes"]["dcgan"] |= {"width": 4, "batch_size": 8, "log_every_images": 40, "look_every_images": 80}
     document["datasets"]["blood"]["train_gan"] = {"images": 160}
@@ -29,8 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_pngs(tmp_path / "raw", 20)
     wanted = Prepare(FolderSource("raw"), size=32, channels=3, minimum_images=5)
     preparation.prepare("blood", wanted, "numpy", "CC0", folders.prepared("blood"))
-    yield tmp_path
-    mlflow.set_tracking_uri(None)
+    return tmp_path
 
 
 def test_a_training_stopped_twice_is_one_run_with_its_whole_history(
