@@ -6,9 +6,8 @@ import numpy as np
 
 # Beside (seed, index), as a spawn key: no seed of any latent makes the same stream.
 LABEL_STREAM = (1,)
-
-
 WORD = 2**32
+"""Seeds and indices beyond it take a second word."""
 
 
 def key(seed: int, index: int) -> tuple[int, int, int, int]:

@@ -13,6 +13,7 @@ must differ as much as real ones do (after Yang et al., ICLR 2019, arXiv 1901.09
 
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -45,9 +46,15 @@ class Dcgan(Gan):
     def __init__(self, image: ImageSpec, settings: Recipe, classes: int) -> None:
         super().__init__()
         self.register_buffer("real_variety", torch.zeros(()))
-        self.generator: Generator = Generator(image, settings.latent_size, settings.width, classes)
+        self.generator: Generator = self.make_generator(image, settings, classes)
         self.discriminator: Discriminator = Discriminator(image, settings.width, classes)
         self.apply(self.initialise)
+
+    @staticmethod
+    def make_generator(image: ImageSpec, settings: Recipe, classes: int) -> "Generator":
+        """The generator, before its weights are drawn."""
+        head = nn.ConvTranspose2d(settings.width, image.channels, 4, 2, 1)
+        return Generator(image, settings.latent_size, settings.width, classes, transposed, head)
 
     @staticmethod
     def initialise(module: nn.Module) -> None:
@@ -127,11 +134,23 @@ def differences(images: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Generator(nn.Module):
-    """Latents float [N, latent_size] and labels int64 [N] to images float [N, C, H, W] in [-1, 1]."""
+    """Latents float [N, latent_size] and labels int64 [N] to images float [N, C, H, W] in [-1, 1].
+
+    `octave` makes the layers that double a side, of so many channels to so many; `head` makes images, before their
+    tanh, of the finest of them.
+    """
 
     label_weight: Tensor
 
-    def __init__(self, image: ImageSpec, latent_size: int, width: int, classes: int = 0) -> None:
+    def __init__(
+        self,
+        image: ImageSpec,
+        latent_size: int,
+        width: int,
+        classes: int,
+        octave: Callable[[int, int], list[nn.Module]],
+        head: nn.Module,
+    ) -> None:
         super().__init__()
         channels = channels_by_depth(image.size, width)[::-1]
         self.embedding = nn.Embedding(classes, EMBEDDING_SIZE) if classes else None
@@ -143,19 +162,24 @@ class Generator(nn.Module):
             nn.ReLU(inplace=True),
         ]
         for wide, narrow in itertools.pairwise(channels):
-            layers += [
-                nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(narrow),
-                nn.ReLU(inplace=True),
-            ]
-        layers += [nn.ConvTranspose2d(channels[-1], image.channels, 4, 2, 1), nn.Tanh()]
+            layers += [*octave(wide, narrow), nn.BatchNorm2d(narrow), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
+        self.head = head
 
-    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
+    def finest(self, latent: Tensor, label: Tensor | None) -> Tensor:
+        """The features float [N, width, H / 2, W / 2] that the head reads."""
         if self.embedding is not None:
             latent = torch.cat([latent, self.embedding(label) * self.label_weight], dim=1)
-        images: Tensor = self.layers(latent[:, :, None, None])
-        return images
+        features: Tensor = self.layers(latent[:, :, None, None])
+        return features
+
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
+        return torch.tanh(self.head(self.finest(latent, label)))
+
+
+def transposed(wide: int, narrow: int) -> list[nn.Module]:
+    """The paper's way to double a side."""
+    return [nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False)]
 
 
 class Discriminator(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from contracts.imaging import ImageSpec
 from training.gans.augmentation import AdaptiveAugmentation
-from training.gans.dcgan import Dcgan
+from training.gans.dcgan import Dcgan, Generator, transposed
 from training.params import Recipe
 from training.reading import ParamsError
 
@@ -26,11 +26,14 @@ class DcganAda(Dcgan):
     def __init__(self, image: ImageSpec, settings: Recipe, classes: int) -> None:
         super().__init__(image, settings, classes)
         if settings.augmentation_ramp_images is None:
-            raise ParamsError("recipe dcgan_ada needs `augmentation_ramp_images`, for example 400000")
+            raise ParamsError("a recipe that augments needs `augmentation_ramp_images`, for example 400000")
         self.augmentation = AdaptiveAugmentation(settings.augmentation_ramp_images, settings.augmentation_limit)
+
+    @staticmethod
+    def make_generator(image: ImageSpec, settings: Recipe, classes: int) -> Generator:
+        """DCGAN's, with light and colour apart."""
         head = LightAndColour(settings.width, image.channels)
-        head.apply(self.initialise)
-        self.generator.layers[-2] = head
+        return Generator(image, settings.latent_size, settings.width, classes, transposed, head)
 
     def shown(self, images: Tensor, stream: torch.Generator) -> Tensor:
         """Images after the augmentation."""

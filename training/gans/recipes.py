@@ -15,7 +15,7 @@ from contracts.imaging import ImageSpec, quantise
 from training.gans import geometry
 from training.gans.dcgan import Dcgan
 from training.gans.dcgan_ada import DcganAda
-from training.gans.dcgan_resize import DcganResize
+from training.gans.dcgan_grain import DcganGrain
 from training.gans.dual import Dual
 from training.gans.gan import Gan
 from training.params import Recipe
@@ -24,7 +24,7 @@ from training.reading import ParamsError
 RECIPES: dict[str, type[Gan]] = {
     "dcgan": Dcgan,
     "dcgan_ada": DcganAda,
-    "dcgan_resize": DcganResize,
+    "dcgan_grain": DcganGrain,
     "dual": Dual,
 }
 

@@ -18,6 +18,7 @@ def ada() -> DcganAda:
 
 def test_it_starts_as_plain_dcgan_on_images_moved_a_little() -> None:
     plain, own = recipes.build("dcgan", ImageSpec(32, 1), DCGAN, seed=0), ada()
+    own.discriminator.load_state_dict(plain.discriminator.state_dict())
     real, fake = torch.rand(4, 1, 32, 32), torch.rand(4, 1, 32, 32)
     draws = stream()
     moved = [own.augmentation(images, draws) for images in (real, fake)]

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torch import nn
+
+from contracts.imaging import ImageSpec
+from tests.training.gans.small import DCGAN_ADA, changed
+from training.gans import recipes
+from training.gans.dcgan_grain import GRAIN_SIZE, DcganGrain, GrainGenerator, WhiteField
+from training.reading import ParamsError
+
+SETTINGS = changed(DCGAN_ADA, latent_size=8 + GRAIN_SIZE)
+
+
+def generator(classes: int = 0, size: int = 32, channels: int = 3) -> GrainGenerator:
+    gan = recipes.build("dcgan_grain", ImageSpec(size, channels), SETTINGS, seed=0, classes=classes)
+    assert isinstance(gan, DcganGrain)
+    assert isinstance(gan.generator, GrainGenerator)
+    return gan.generator
+
+
+def test_a_latent_without_room_for_content_is_refused() -> None:
+    with pytest.raises(ParamsError, match="dcgan_grain needs a latent_size above 64, not 64"):
+        recipes.build("dcgan_grain", ImageSpec(32, 3), changed(SETTINGS, latent_size=GRAIN_SIZE), seed=0)
+
+
+def test_only_the_first_layer_is_a_transposed_convolution() -> None:
+    kinds = [type(module) for module in generator(size=64).modules()]
+    assert kinds.count(nn.ConvTranspose2d) == 1
+    assert kinds.count(nn.Upsample) == 3
+
+
+def test_an_untrained_generator_leaves_no_grid_of_its_own() -> None:
+    """Of a constant input, resized convolutions make one value inside; transposed ones alternate."""
+    features = torch.ones(1, SETTINGS.width, 16, 16)
+
+    def unevenness(image: torch.Tensor) -> float:
+        return float(image[0, 0, 4:-4, 4:-4].detach().std())
+
+    plain = recipes.build("dcgan_ada", ImageSpec(32, 1), DCGAN_ADA, seed=0).generator
+    without_noise = generator(channels=1).head(features, torch.zeros(1, 1, 32, 32))
+    assert unevenness(without_noise) < 1e-6 < 1e-3 < unevenness(plain.head(features))
+
+
+@pytest.mark.parametrize("side", [32, 64, 256])
+def test_fields_look_like_white_noise(side: int) -> None:
+    torch.manual_seed(0)
+    fields = WhiteField(side)(torch.randn(200, GRAIN_SIZE)).flatten(1)
+    assert fields.shape == (200, side * side)
+    assert float(fields.std()) == pytest.approx(1, abs=0.1)
+    assert float(fields.std(dim=0).min()) > 0.4
+    pixels = fields.reshape(-1, side, side)
+    for shift in ((0, 1), (1, 0), (1, 1), (0, 2), (4, 0)):
+        moved = pixels.roll(shift, dims=(1, 2))
+        correlation = float((pixels * moved).mean() / (pixels**2).mean())
+        assert abs(correlation) < 0.05, (shift, correlation)
+
+
+def test_the_last_latents_change_the_grain_and_nothing_else() -> None:
+    gan = generator().eval()
+    content, noise = torch.randn(1, 8).expand(16, -1), torch.randn(16, GRAIN_SIZE)
+    with torch.no_grad():
+        grainy = torch.atanh(gan(torch.cat([content, noise], dim=1)).double())
+        smooth = torch.atanh(gan(torch.cat([content, torch.zeros_like(noise)], dim=1)).double())
+    difference = grainy - smooth
+    assert float(difference.std()) > 1e-3
+    coarse = nn.functional.avg_pool2d(difference, 8)
+    assert float(coarse.std()) < float(difference.std()) / 4
+    assert float(smooth.std(dim=0).max()) == 0
+
+
+def test_with_labels_it_draws_images_of_them() -> None:
+    labelled = generator(classes=3)
+    latent = torch.randn(2, SETTINGS.latent_size)
+    images = labelled(latent, torch.tensor([0, 1]))
+    assert images.shape == (2, 3, 32, 32)
+    assert not torch.equal(images, labelled(latent, torch.tensor([1, 0])))
