@@ -24,6 +24,8 @@ GRAIN_SIZE = 64
 """Of the latent, the last ones, what grain is made of."""
 GRAIN_KINDS = 4
 """Filters of the noise, each with a strength and a colour of its own."""
+GRAIN_SCALE = 0.05
+"""Grain is easily learned, and a discriminator that is busy with it forgets shapes: so it changes slowly."""
 
 
 class DcganGrain(DcganAda):
@@ -38,14 +40,12 @@ class DcganGrain(DcganAda):
 
     @staticmethod
     def initialise(module: nn.Module) -> None:
-        """As DCGAN; grain is faint at first, but not so faint that its three factors learn nothing."""
+        """As DCGAN; grain begins as white light of about a grey level."""
         DcganAda.initialise(module)
         if isinstance(module, GrainyHead):
-            assert module.strength.bias is not None
-            nn.init.normal_(module.strength.weight, 0.0, 0.1)
-            nn.init.constant_(module.strength.bias, 0.2)
-            nn.init.normal_(module.filters.weight, 0.0, 0.3)
-            nn.init.normal_(module.colours.weight, 0.0, 0.1)
+            nn.init.normal_(module.filters.weight, 0.0, 0.1)
+            module.filters.weight.data[..., 1, 1] += 1
+            nn.init.constant_(module.colours.weight, 0.1)
 
 
 class GrainGenerator(Generator):
@@ -63,7 +63,7 @@ class GrainGenerator(Generator):
 
 def resized(wide: int, narrow: int) -> list[nn.Module]:
     """Nearest neighbours, then a plain convolution."""
-    return [nn.Upsample(scale_factor=2), nn.Conv2d(wide, narrow, 3, padding=1, bias=False)]
+    return [nn.Upsample(scale_factor=2), nn.Conv2d(wide, narrow, 3, padding=1, padding_mode="replicate", bias=False)]
 
 
 class WhiteField(nn.Module):
@@ -92,13 +92,13 @@ class GrainyHead(nn.Module):
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.smooth = nn.Conv2d(width, channels, 3, padding=1)
-        self.strength = nn.Conv2d(width, GRAIN_KINDS, 1)
-        self.filters = nn.Conv2d(1, GRAIN_KINDS, 3, padding=1, bias=False)
+        self.smooth = nn.Conv2d(width, channels, 3, padding=1, padding_mode="replicate")
+        self.strength = nn.Conv2d(width, GRAIN_KINDS, 1, bias=False)
+        self.filters = nn.Conv2d(1, GRAIN_KINDS, 3, padding=1, padding_mode="replicate", bias=False)
         self.colours = nn.Conv2d(GRAIN_KINDS, channels, 1, bias=False)
 
     def forward(self, finest: Tensor, field: Tensor) -> Tensor:
         smooth: Tensor = self.smooth(F.interpolate(finest, scale_factor=2.0))
-        strength = F.interpolate(self.strength(finest), scale_factor=2.0)
+        strength = F.interpolate(torch.sigmoid(self.strength(finest)), scale_factor=2.0)
         grain: Tensor = self.colours(strength * self.filters(field))
-        return smooth + grain
+        return smooth + GRAIN_SCALE * grain

@@ -55,17 +55,27 @@ def test_fields_look_like_white_noise(side: int) -> None:
         assert abs(correlation) < 0.05, (shift, correlation)
 
 
-def test_the_last_latents_change_the_grain_and_nothing_else() -> None:
-    gan = generator().eval()
-    content, noise = torch.randn(1, 8).expand(16, -1), torch.randn(16, GRAIN_SIZE)
+def grain(gan: GrainGenerator, content: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """What the last latents add, in grey levels; with batch norms of these latents, as in training."""
     with torch.no_grad():
-        grainy = torch.atanh(gan(torch.cat([content, noise], dim=1)).double())
-        smooth = torch.atanh(gan(torch.cat([content, torch.zeros_like(noise)], dim=1)).double())
-    difference = grainy - smooth
-    assert float(difference.std()) > 1e-3
-    coarse = nn.functional.avg_pool2d(difference, 8)
-    assert float(coarse.std()) < float(difference.std()) / 4
-    assert float(smooth.std(dim=0).max()) == 0
+        smooth = gan(torch.cat([content, torch.zeros_like(noise)], dim=1))
+        return 127.5 * (gan(torch.cat([content, noise], dim=1)) - smooth)
+
+
+def test_the_last_latents_change_fine_detail_and_nothing_else() -> None:
+    added = grain(generator(), torch.randn(64, 8), torch.randn(64, GRAIN_SIZE))
+    coarse = nn.functional.avg_pool2d(added, 8)
+    assert 0 < float(coarse.std()) < float(added.std()) / 4
+
+
+def test_grain_begins_as_faint_light() -> None:
+    """About a grey level, the same in all channels, and as white as the noise."""
+    added = grain(generator(), torch.randn(64, 8), torch.randn(64, GRAIN_SIZE))
+    assert 0.1 < float(added.std()) < 4
+    light = added.mean(dim=1, keepdim=True)
+    assert float((added - light).std()) < float(added.std()) / 10
+    neighbours = (added[..., 1:] * added[..., :-1]).mean() / (added**2).mean()
+    assert abs(float(neighbours)) < 0.3
 
 
 def test_with_labels_it_draws_images_of_them() -> None:

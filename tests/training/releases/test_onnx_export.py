@@ -9,26 +9,29 @@ import torch
 from contracts.imaging import ImageSpec, quantise
 from contracts.latents import latents
 from tests.training.detectors.test_linear_evidence import IMAGES, SETTINGS, SYNTHETIC
-from tests.training.gans.small import DCGAN
+from tests.training.gans.small import DCGAN, DCGAN_ADA, changed
 from training.detectors import detector, linear_evidence
 from training.detectors.calibration import Calibration
 from training.detectors.typicality import Typicality
 from training.gans import recipes
 from training.gans.averaging import renormalise
+from training.gans.dcgan_grain import GRAIN_SIZE
+from training.params import Recipe
 from training.releases import onnx_export
 
 SPEC = ImageSpec(32, 3)
 
 
-def normalised(seed: int, classes: int = 0) -> torch.nn.Module:
-    module = recipes.build("dcgan", SPEC, DCGAN, seed, classes).generator
+def normalised(recipe: str, settings: Recipe, classes: int = 0, seed: int = 0) -> torch.nn.Module:
+    module = recipes.build(recipe, SPEC, settings, seed, classes).generator
     label = (torch.arange(64) % classes,) if classes else ()
-    return renormalise(module, [(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), *label)])
+    noise = torch.randn(64, settings.latent_size, generator=torch.Generator().manual_seed(0))
+    return renormalise(module, [(noise, *label)])
 
 
 @pytest.fixture(scope="module")
 def generator() -> torch.nn.Module:
-    return normalised(seed=0)
+    return normalised("dcgan", DCGAN)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +60,11 @@ def test_the_generator_graph_keeps_the_contract_and_its_original(
     np.testing.assert_array_equal(session.run(["image"], {"latent": noise[3:4]})[0][0], image[3])
 
 
-def test_a_conditional_graph_takes_labels_in_batches_of_any_size(tmp_path: Path) -> None:
-    conditional, path = normalised(seed=0, classes=3), tmp_path / "generator.onnx"
-    onnx_export.export_generator(conditional, 8, conditional=True, path=path)
-    feeds = {"latent": np.repeat(latents(0, 0, 1, 8), 8, axis=0), "label": np.arange(8) % 3}
+def test_a_conditional_graph_with_grain_takes_labels_in_batches_of_any_size(tmp_path: Path) -> None:
+    settings, path = changed(DCGAN_ADA, latent_size=8 + GRAIN_SIZE), tmp_path / "generator.onnx"
+    conditional = normalised("dcgan_grain", settings, classes=3)
+    onnx_export.export_generator(conditional, settings.latent_size, conditional=True, path=path)
+    feeds = {"latent": np.repeat(latents(0, 0, 1, settings.latent_size), 8, axis=0), "label": np.arange(8) % 3}
     assert onnx_export.check_generator(path, lambda *inputs: original(conditional, *inputs), feeds) <= 1
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (image,) = session.run(["image"], feeds)
@@ -75,7 +79,7 @@ def test_a_graph_is_one_file_without_traces_of_the_machine_that_made_it(generato
 
 
 def test_another_generator_is_told_from_the_graph(generator_path: Path) -> None:
-    other, feeds = normalised(seed=1), {"latent": latents(0, 0, 8, 8)}
+    other, feeds = normalised("dcgan", DCGAN, seed=1), {"latent": latents(0, 0, 8, 8)}
     with pytest.raises(onnx_export.ExportError, match="differs from its original by"):
         onnx_export.check_generator(generator_path, lambda latent: original(other, latent), feeds)
 
