@@ -1,8 +1,9 @@
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import mlflow
 import pytest
 import torch
 
@@ -18,22 +19,25 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking store without runs, as a first run finds it: its tables take MLflow seconds to make."""
-    folder = tmp_path_factory.mktemp("store")
+    with _tracking_in(tmp_path_factory.mktemp("store")) as client:
+        client.search_experiments()
+        return Path(tracking.DEFAULT_STORE).resolve()
+
+
+@pytest.fixture
+def tracked(empty_store: Path, tmp_path: Path) -> Iterator[None]:
+    """The working directory is `tmp_path`; MLflow has a store of its own there."""
+    shutil.copy(empty_store, tmp_path)
+    with _tracking_in(tmp_path):
+        yield
+
+
+@contextmanager
+def _tracking_in(folder: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         client = tracking.client()
         assert client is not None
-        client.search_experiments()
+        yield client
         client.set_tracking_uri(None)
-    return folder / tracking.DEFAULT_STORE
-
-
-@pytest.fixture
-def tracked(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The working directory is `tmp_path`, with a tracking store of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(empty_store, tmp_path)
-    yield
-    mlflow.set_tracking_uri(None)

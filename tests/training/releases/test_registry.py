@@ -11,7 +11,6 @@ from contracts.card import card
 from contracts.ledger import Ledger
 from contracts.manifest import Release
 from tests.training.releases.altered import write_altered_release
-from training import tracking
 from training.releases import registry
 from training.releases.gate import Decision, Rule
 
@@ -23,7 +22,6 @@ REFUSED = Decision((Rule("quality", False, "worse", numbers={"candidate_kid": 0.
 
 @pytest.fixture
 def release(tracked: None, tmp_path: Path) -> Release:
-    tracking.client()
     return write_altered_release(tmp_path / "first" / "cells")
 
 
