@@ -44,7 +44,7 @@ from training.gans.fabric import launch
 REPORT = Path("reports/bench.json")
 ROUNDS = 15
 MODELS = ROOT / "models"
-RECIPE = "dcgan_ada"
+RECIPE = "dcgan_grain"
 
 
 @dataclass(frozen=True)

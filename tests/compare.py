@@ -1,6 +1,6 @@
 """What a recipe gains over a baseline that is given as much CPU time, into reports/compare.jsonl.
 
-    make repro                                                # builds data/gans/NAME/dcgan_ada
+    make repro                                                # builds data/gans/NAME/dcgan_grain
     OMP_NUM_THREADS=1 python -m tests.compare ihc --cpu-minutes 10 --seed 0
 
 The baseline is trained here, without labels as in its paper, with its last weights; the recipe is taken as the pipeline
@@ -94,7 +94,7 @@ def measured(trained: Trained, real: dict[str, PreparedSplit], neighbours: int, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+")
-    parser.add_argument("--recipe", default="dcgan_ada")
+    parser.add_argument("--recipe", default="dcgan_grain")
     parser.add_argument("--baseline", default="dcgan")
     parser.add_argument("--cpu-minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)

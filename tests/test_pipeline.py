@@ -21,7 +21,7 @@ from contracts.manifest import read_release
 from tests.services import ROOT, serve
 
 SMALL = {
-    "recipes": {"dcgan_ada": {"width": 4, "batch_size": 16, "look_every_images": 400, "log_every_images": 80}},
+    "recipes": {"dcgan_grain": {"width": 4, "batch_size": 16, "look_every_images": 400, "log_every_images": 80}},
     "sample": {"train": 48, "validation": 40, "test": 40, "variants": 24},
     "train_detector": {"corrupted_copies": 1, "epochs": 2, "width": 4, "batch_size": 16, "forger_images": 128},
     "evaluate": {"bootstrap_rounds": 20, "jackknife_blocks": 4, "encoder_images": 256, "privacy_samples": 64},
@@ -116,9 +116,9 @@ def test_every_stage_runs_and_the_release_is_whole(clone: Clone, output: str) ->
     assert release.manifest["metrics"]["control"]["changed_pixels"] == 0
     figures = clone.folder / "reports" / "evaluation" / "ihc" / "figures"
     assert {path.stem for path in figures.iterdir()} == {
-        "closest_pairs_dcgan_ada",
+        "closest_pairs_dcgan_grain",
         "heatmaps",
-        "latent_walk_dcgan_ada",
+        "latent_walk_dcgan_grain",
         "looks",
         "losses",
         "real_beside_synthetic",
@@ -136,9 +136,9 @@ def test_a_second_repro_does_nothing(clone: Clone, output: str) -> None:
 def test_every_training_and_evaluation_stage_is_a_run(clone: Clone, output: str, store: mlflow.MlflowClient) -> None:
     experiment = store.get_experiment_by_name("verisynth/ihc")
     runs = {run.info.run_name: run for run in store.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"train_gan@ihc-dcgan_ada", "train_detector@ihc", "evaluate@ihc", "register@ihc"}
+    assert set(runs) == {"train_gan@ihc-dcgan_grain", "train_detector@ihc", "evaluate@ihc", "register@ihc"}
     assert all(run.info.status == "FINISHED" for run in runs.values())
-    history = store.get_metric_history(runs["train_gan@ihc-dcgan_ada"].info.run_id, "generator_loss")
+    history = store.get_metric_history(runs["train_gan@ihc-dcgan_grain"].info.run_id, "generator_loss")
     assert len(history) == 10
     assert runs["evaluate@ihc"].inputs.dataset_inputs[0].dataset.name == "ihc"
     figures = store.list_artifacts(runs["evaluate@ihc"].info.run_id, "figures")
@@ -154,7 +154,7 @@ def test_a_cached_stage_is_not_a_missing_run(clone: Clone, output: str) -> None:
         assert "verisynth-ihc-generator" in clone.dvc("repro", "--single-item", "--force", "register@ihc")
         mlflow.set_tracking_uri(f"sqlite:///{clone.folder / 'mlflow.db'}")
         restored = {run.info.run_name for run in mlflow.search_runs(search_all_experiments=True, output_format="list")}
-        assert {"train_gan@ihc-dcgan_ada", "train_detector@ihc", "evaluate@ihc"} <= restored
+        assert {"train_gan@ihc-dcgan_grain", "train_detector@ihc", "evaluate@ihc"} <= restored
     finally:
         mlflow.set_tracking_uri(None)
         (clone.folder / "away.db").replace(clone.folder / "mlflow.db")

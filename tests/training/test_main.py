@@ -25,7 +25,7 @@ for name in ("mlflow", "dvc", "bentoml", "onnx", "onnxruntime", "matplotlib", "s
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    document["recipes"]["dcgan_ada"] |= {"width": 4, "batch_size": 8, "log_every_images": 40, "look_every_images": 80}
+    document["recipes"]["dcgan_grain"] |= {"width": 4, "batch_size": 8, "log_every_images": 40, "look_every_images": 80}
     entry = document["datasets"]["blood"]
     entry["train_gan"] = {"images": 80, "conditional": True}
     entry["prepare"] |= {"size": 32, "minimum_images": 5}
@@ -46,7 +46,7 @@ def test_one_command_trains_where_nothing_but_torch_is_installed(devices: str, p
     (project / "sitecustomize.py").write_text(BARE, encoding="utf-8")
     done = run(project, "blood", "--until", "train_gan", VERISYNTH_DEVICES=devices)
     assert done.returncode == 0, done.stderr
-    trained = Trained.load(project / "data" / "gans" / "blood" / "dcgan_ada" / "generator.pt")
+    trained = Trained.load(project / "data" / "gans" / "blood" / "dcgan_grain" / "generator.pt")
     assert trained.labels.names == ["long", "round"]
     assert trained.generate(0, 0, 2).shape == (2, 32, 32, 3)
     assert not list(project.glob("mlflow*"))
@@ -55,7 +55,7 @@ def test_one_command_trains_where_nothing_but_torch_is_installed(devices: str, p
 def test_a_stage_that_fails_ends_the_command_in_its_words(project: Path) -> None:
     done = run(project, "blood", "--from", "train_gan")
     assert done.returncode == 1
-    assert "train_gan@blood-dcgan_ada: data/prepared/blood holds no prepared dataset" in done.stderr
+    assert "train_gan@blood-dcgan_grain: data/prepared/blood holds no prepared dataset" in done.stderr
     unknown = run(project, "cats")
     assert unknown.returncode == 1
     assert unknown.stderr.startswith("training@cats: dataset: 'cats' is unknown; valid: ")
@@ -78,7 +78,7 @@ def test_the_stages_are_those_of_the_graph_in_their_order() -> None:
     assert sorted(command[0].removeprefix("training.stages.") for command in run) == sorted(
         dual.get(stage, stage) for stage in stages
     )
-    assert run[1:3] == [["training.stages.train_gan", "retina", recipe] for recipe in ("dcgan_ada", "dual")]
+    assert run[1:3] == [["training.stages.train_gan", "retina", recipe] for recipe in ("dcgan_grain", "dual")]
     ordered = [command[0].removeprefix("training.stages.") for command in run]
     assert list(dict.fromkeys(ordered)) == [stage for stage in stages if stage not in dual]
     assert [
@@ -95,11 +95,11 @@ def test_ctrl_c_lets_the_training_save_what_it_has(project: Path) -> None:
     running = subprocess.Popen(
         command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    stats = project / "checkpoints" / "blood-dcgan_ada" / "stats.jsonl"
+    stats = project / "checkpoints" / "blood-dcgan_grain" / "stats.jsonl"
     while not stats.is_file() and running.poll() is None:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
     _, told = running.communicate(timeout=120)
     assert running.returncode == 130, told
-    assert "all kept in checkpoints/blood-dcgan_ada; go on with" in told
-    assert (project / "checkpoints" / "blood-dcgan_ada" / "checkpoint.pt").is_file()
+    assert "all kept in checkpoints/blood-dcgan_grain; go on with" in told
+    assert (project / "checkpoints" / "blood-dcgan_grain" / "checkpoint.pt").is_file()

@@ -47,7 +47,7 @@ def test_datasets_with_masks_may_have_pairs_given_or_drawn(document: dict[str, A
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(changed))
     found = params.load(path)
-    assert [found.recipes_of(name) for name in ("ihc", "chase")] == [["dcgan_ada"], ["dcgan_ada", "dual"]]
+    assert [found.recipes_of(name) for name in ("ihc", "chase")] == [["dcgan_grain"], ["dcgan_grain", "dual"]]
 
 
 def prepare(name: str, **changes: object) -> Change:

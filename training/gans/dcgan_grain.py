@@ -6,7 +6,7 @@ are not: they have a grain that nothing in the picture determines. A generator t
 a pattern instead. So grain is noise of its own, as in StyleGAN (Karras, Laine, Aila, CVPR 2019, arXiv 1812.04948): the
 generator says how much of it there is where, and of which colour.
 
-A part of the latent is that noise, so that an image remains a function of one short vector. `WhiteField` makes as many
+A part of the latent is that noise, so that an image remains a function of one short vector. `GrainFields` makes as many
 pixels of it as an image has.
 """
 
@@ -22,8 +22,9 @@ from training.reading import ParamsError
 
 GRAIN_SIZE = 64
 """Of the latent, the last ones, what grain is made of."""
-GRAIN_KINDS = 4
-"""Filters of the noise, each with a strength and a colour of its own."""
+GRAIN_BLURS = (0.15, 0.15, 0.25, 0.25)
+"""For each kind of grain, the share of a pixel's noise that each neighbour in its row gets, then each in its column.
+Cameras, compression and resizing leave no white noise behind."""
 GRAIN_SCALE = 0.05
 """Grain is easily learned, and a discriminator that is busy with it forgets shapes: so it changes slowly."""
 
@@ -40,11 +41,9 @@ class DcganGrain(DcganAda):
 
     @staticmethod
     def initialise(module: nn.Module) -> None:
-        """As DCGAN; grain begins as white light of about a grey level."""
+        """As DCGAN; grain begins as light of about a grey level."""
         DcganAda.initialise(module)
         if isinstance(module, GrainyHead):
-            nn.init.normal_(module.filters.weight, 0.0, 0.1)
-            module.filters.weight.data[..., 1, 1] += 1
             nn.init.constant_(module.colours.weight, 0.1)
 
 
@@ -54,22 +53,39 @@ class GrainGenerator(Generator):
     def __init__(self, image: ImageSpec, latent_size: int, width: int, classes: int) -> None:
         head = GrainyHead(width, image.channels)
         super().__init__(image, latent_size - GRAIN_SIZE, width, classes, resized, head)
-        self.field = WhiteField(image.size)
+        self.fields = GrainFields(image.size)
 
     def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
         finest = self.finest(latent[:, :-GRAIN_SIZE], label)
-        return torch.tanh(self.head(finest, self.field(latent[:, -GRAIN_SIZE:])))
+        return torch.tanh(self.head(finest, self.fields(latent[:, -GRAIN_SIZE:])))
 
 
 def resized(wide: int, narrow: int) -> list[nn.Module]:
-    """Nearest neighbours, then a plain convolution."""
-    return [nn.Upsample(scale_factor=2), nn.Conv2d(wide, narrow, 3, padding=1, padding_mode="replicate", bias=False)]
+    """The way to double a side that leaves no grid."""
+    return [ResizedConvolution(wide, narrow, bias=False)]
 
 
-class WhiteField(nn.Module):
-    """Noise float [N, GRAIN_SIZE] to fields [N, 1, side, side] of as much power, no pixel like its neighbour.
+class ResizedConvolution(nn.ConvTranspose2d):
+    """Features float [N, in, H, W] to [N, out, 2 H, 2 W]: nearest neighbours, borders repeated, convolved by 3 x 3.
 
-    Sums of products of random rows and columns, drawn once: they have the covariance of white noise nearly, and cost
+    Just that is done by a transposed convolution whose kernel of 4 x 4 is the one of 3 x 3 on the four places of a
+    doubled pixel, added up. It reads four features for each pixel, not nine.
+    """
+
+    def __init__(self, wide: int, narrow: int, bias: bool = True) -> None:
+        super().__init__(wide, narrow, 3, bias=bias)
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002
+        rows = F.pad(self.weight, (0, 0, 0, 1)) + F.pad(self.weight, (0, 0, 1, 0))
+        kernel = F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+        bordered = F.pad(features, (1, 1, 1, 1), mode="replicate")
+        return F.conv_transpose2d(bordered, kernel, self.bias, stride=2, padding=3)
+
+
+class GrainFields(nn.Module):
+    """Noise float [N, GRAIN_SIZE] to fields float [N, kinds, side, side] of unit power, blurred as `GRAIN_BLURS` says.
+
+    Sums of products of random rows and columns, drawn once: they have the covariance of such noise nearly, and cost
     next to nothing.
     """
 
@@ -78,27 +94,28 @@ class WhiteField(nn.Module):
 
     def __init__(self, side: int) -> None:
         super().__init__()
-        rows, columns = torch.randn(2, GRAIN_SIZE, side)
-        self.register_buffer("rows", rows)
+        lines = torch.randn(2, len(GRAIN_BLURS), GRAIN_SIZE, side)
+        share = torch.tensor(GRAIN_BLURS)[:, None, None]
+        lines = (1 - 2 * share) * lines + share * (lines.roll(1, -1) + lines.roll(-1, -1))
+        rows, columns = lines / ((1 - 2 * share) ** 2 + 2 * share**2).sqrt()
+        self.register_buffer("rows", rows.transpose(1, 2).contiguous())
         self.register_buffer("columns", columns / GRAIN_SIZE**0.5)
 
     def forward(self, noise: Tensor) -> Tensor:
-        weighted = (noise[:, :, None] * self.rows).transpose(1, 2)
-        return (weighted @ self.columns)[:, None]
+        return (self.rows * noise[:, None, None]) @ self.columns
 
 
 class GrainyHead(nn.Module):
-    """The finest layer float [N, width, H, W] and white fields [N, 1, 2 H, 2 W] to images, before their tanh."""
+    """The finest layer float [N, width, H, W] and fields [N, kinds, 2 H, 2 W] to images, before their tanh."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.smooth = nn.Conv2d(width, channels, 3, padding=1, padding_mode="replicate")
-        self.strength = nn.Conv2d(width, GRAIN_KINDS, 1, bias=False)
-        self.filters = nn.Conv2d(1, GRAIN_KINDS, 3, padding=1, padding_mode="replicate", bias=False)
-        self.colours = nn.Conv2d(GRAIN_KINDS, channels, 1, bias=False)
+        self.smooth = ResizedConvolution(width, channels)
+        self.strength = nn.Conv2d(width, len(GRAIN_BLURS), 1, bias=False)
+        self.colours = nn.Conv2d(len(GRAIN_BLURS), channels, 1, bias=False)
 
-    def forward(self, finest: Tensor, field: Tensor) -> Tensor:
-        smooth: Tensor = self.smooth(F.interpolate(finest, scale_factor=2.0))
+    def forward(self, finest: Tensor, fields: Tensor) -> Tensor:
+        smooth: Tensor = self.smooth(finest)
         strength = F.interpolate(torch.sigmoid(self.strength(finest)), scale_factor=2.0)
-        grain: Tensor = self.colours(strength * self.filters(field))
+        grain: Tensor = self.colours(strength * fields)
         return smooth + GRAIN_SCALE * grain
