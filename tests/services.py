@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,17 @@ class Service:
     def client(self, key: str | None = None) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes: those that import the service, not the supervisor."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if any("worker.service" in part for part in process.cmdline()):
+                    found.append(process)
+            except psutil.Error:  # it has just ended
+                continue
+        return found
 
 
 def service_environment(home: Path, models: Path, **settings: str) -> dict[str, str]:

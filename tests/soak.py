@@ -163,18 +163,6 @@ def _is_real(answer: httpx.Response) -> bool:
     return bool(answer.json()["verdict"] == "real")
 
 
-def _workers(service: Service) -> list[psutil.Process]:
-    """The worker processes: those that import the service, not the supervisor."""
-    found = []
-    for process in psutil.Process(service.process.pid).children(recursive=True):
-        try:
-            if any("worker.service" in part for part in process.cmdline()):
-                found.append(process)
-        except psutil.Error:  # it has just ended
-            continue
-    return found
-
-
 def _await(condition: Callable[[], bool], what: str) -> float:
     """The seconds until something is so."""
     started = time.perf_counter()
@@ -201,10 +189,10 @@ def load(seconds: float, _: int) -> list[Row]:
     with _served(VERISYNTH_MAXIMUM_REQUESTS="64") as service:
         with Load(service, clients=4).running():
             time.sleep(5)
-        before = [process.memory_info().rss / 2**20 for process in _workers(service)]
+        before = [process.memory_info().rss / 2**20 for process in service.workers()]
         with Load(service, clients=32).running() as asked:
             time.sleep(seconds)
-        after = [process.memory_info().rss / 2**20 for process in _workers(service)]
+        after = [process.memory_info().rss / 2**20 for process in service.workers()]
     times = {route: [1e3 * took for took in all_] for route, all_ in asked.seconds_by_route.items()}
     told = "; ".join(
         f"{route} p50 {statistics.median(all_):.0f} ms, p99 {statistics.quantiles(all_, n=100)[98]:.0f} ms"
@@ -227,9 +215,9 @@ def kill(_: float, times: int) -> list[Row]:
 
 def _replace_one(service: Service) -> float:
     """Kill a worker; the seconds until there are as many as before."""
-    alive = {process.pid for process in _workers(service)}
+    alive = {process.pid for process in service.workers()}
     os.kill(min(alive), signal.SIGKILL)
-    return _await(lambda: len({process.pid for process in _workers(service)} - {min(alive)}) >= len(alive), "a worker")
+    return _await(lambda: len({process.pid for process in service.workers()} - {min(alive)}) >= len(alive), "a worker")
 
 
 def stop(_: float, times: int) -> list[Row]:
@@ -255,11 +243,11 @@ def disk(_: float, times: int) -> list[Row]:
             with Load(service, clients=4).running() as asked:
                 for _round in range(times):
                     time.sleep(1)
-                    for process in _workers(service):
+                    for process in service.workers():
                         _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
                         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
                     time.sleep(1)
-                    for process in _workers(service):
+                    for process in service.workers():
                         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
             refused = asked.outcomes["503"]
             chain = verify([log])
@@ -276,7 +264,7 @@ def crash(_: float, times: int) -> list[Row]:
         for _round in range(times):
             with _served(VERISYNTH_AUDIT_FILE=str(log)) as service, Load(service, clients=4).running() as asked:
                 time.sleep(2)
-                for process in [*_workers(service), psutil.Process(service.process.pid)]:
+                for process in [*service.workers(), psutil.Process(service.process.pid)]:
                     process.send_signal(signal.SIGKILL)
                 service.process.wait(timeout=30)
             all_ = all_ or Load(service, 0)

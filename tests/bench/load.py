@@ -1,0 +1,171 @@
+"""Sixteen clients at once: checks against in-process workers and against `mlflow models serve`; a worker's memory."""
+
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import onnxruntime
+import psutil
+
+from contracts import imaging
+from contracts.manifest import DETECTOR, Release, read_release
+from tests.bench.results import MODELS, Result, at_least, at_most
+from tests.services import Service, serve
+
+CLIENTS = 16
+WORKERS = 2
+SECONDS = 10.0
+TURNS = 3
+START_DEADLINE_SECONDS = 120
+
+
+def load() -> list[Result]:
+    """Checks of one image per second, by the service, by workers of this process, and by MLflow's server."""
+    release = read_release(MODELS / "ihc")
+    pixels = np.random.default_rng(0).integers(0, 256, (release.image.size, release.image.size, 3), dtype=np.uint8)
+    upload = imaging.encode_png(pixels)
+    form = httpx.Request("POST", "http://localhost", files={"image": ("i.png", upload), "model": (None, "ihc")})
+    check = (form.read(), form.headers["content-type"])
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "home", MODELS) as service:
+        pairs = [
+            (_per_second(service.url, "/v1/authenticity", *check), _in_process(release, upload)) for _ in range(TURNS)
+        ]
+        print(
+            "checks/s at 16 clients, and of two workers in process:",
+            [tuple(round(one) for one in pair) for pair in pairs],
+        )
+        with _mlflow_serve(release, Path(folder)) as url:
+            question = json.dumps({"inputs": {"image": pixels[None].tolist()}}).encode()
+            against = [
+                (
+                    _per_second(service.url, "/v1/authenticity", *check),
+                    _per_second(url, "/invocations", question, "application/json"),
+                )
+                for _ in range(TURNS)
+            ]
+        print("checks/s at 16 clients, ours and of MLflow:", [tuple(round(one) for one in pair) for pair in against])
+        peak = _peak_mebibytes(service)
+    return [
+        at_least("checks at 16 clients / two workers in process", statistics.median(a / b for a, b in pairs), 0.7),
+        at_least("checks at 16 clients / mlflow models serve", statistics.median(a / b for a, b in against), 5),
+        at_most("peak memory of a worker with every model of models/, MiB", peak, 350),
+    ]
+
+
+def _per_second(url: str, path: str, body: bytes, content_type: str) -> float:
+    """Answers per second to sixteen clients, each of which asks again as soon as it has its answer."""
+    end = time.perf_counter() + SECONDS
+
+    def ask(_: int) -> int:
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
+        answered = 0
+        while time.perf_counter() < end:
+            connection.request("POST", path, body, {"Content-Type": content_type})
+            answer = connection.getresponse()
+            content = answer.read()
+            assert answer.status == 200, content
+            answered += 1
+        connection.close()
+        return answered
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return sum(pool.map(ask, range(CLIENTS))) / SECONDS
+
+
+def _in_process(release: Release, upload: bytes) -> float:
+    """Checks per second of as many processes as the service has, each with one thread."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(WORKERS) as pool:
+        return sum(pool.starmap(_judge_for_a_while, [(release.folder, upload)] * WORKERS))
+
+
+def _judge_for_a_while(folder: Path, upload: bytes) -> float:
+    release = read_release(folder)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(folder / DETECTOR, options, providers=["CPUExecutionProvider"])
+
+    def judge() -> None:
+        session.run(None, {"image": imaging.fit(imaging.decode(upload).pixels, release.image)})
+
+    judge()
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() < start + SECONDS:
+        judge()
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+@contextmanager
+def _mlflow_serve(release: Release, folder: Path) -> Iterator[str]:
+    """The URL of MLflow's own server with as many workers, on the release's detector."""
+    import mlflow
+
+    model = folder / "mlflow"
+    requirements = [f"mlflow=={mlflow.__version__}"]
+    mlflow.onnx.save_model(onnx.load(release.folder / DETECTOR), model, pip_requirements=requirements)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = ["mlflow", "models", "serve", "--model-uri", str(model), "--env-manager", "local", "--port", port]
+    log = folder / "mlflow.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--workers", str(WORKERS)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _await_ping(url, process, log)
+        yield url
+    finally:
+        for member in [*psutil.Process(process.pid).children(recursive=True), process]:
+            member.terminate()
+        process.wait(timeout=30)
+
+
+def _await_ping(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_DEADLINE_SECONDS
+    while True:
+        try:
+            if httpx.get(f"{url}/ping", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"bench: `mlflow models serve` did not answer:\n{log.read_text(encoding='utf-8')}")
+        time.sleep(0.2)
+
+
+def _peak_mebibytes(service: Service) -> float:
+    """The most memory that any worker ever had, after large answers of every model too."""
+    for release in (read_release(path.parent) for path in sorted(MODELS.glob("*/manifest.json"))):
+        for form in ("npz", "zip"):
+            order = {"model": release.name, "count": 1024, "format": form}
+            with httpx.stream("POST", f"{service.url}/v1/generate", json=order, timeout=600) as answer:
+                assert answer.status_code == 200, answer.read()
+                for _ in answer.iter_raw():
+                    pass
+    peaks = []
+    for worker in service.workers():
+        status = Path(f"/proc/{worker.pid}/status").read_text(encoding="utf-8")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        peaks.append(int(line.split()[1]) / 1024)
+    return max(peaks)
