@@ -64,8 +64,11 @@ def serve(home: Path, models: Path, host: str = "127.0.0.1", **settings: str) ->
 
 
 @contextmanager
-def run(arguments: Sequence[str], home: Path, models: Path, **settings: str) -> Iterator[Service]:
-    """The service as `python ARGUMENTS` starts it; of the arguments, `PORT` becomes the port."""
+def run(arguments: Sequence[str], home: Path, models: Path, life: str = "/livez", **settings: str) -> Iterator[Service]:
+    """The service as `python ARGUMENTS` starts it; of the arguments, `PORT` becomes the port.
+
+    Another server than ours tells by the path `life` that it is there.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -81,22 +84,22 @@ def run(arguments: Sequence[str], home: Path, models: Path, **settings: str) -> 
         )
     try:
         service = Service(f"http://127.0.0.1:{port}", models, process, log)
-        _await_life(service, log)
+        _await_life(service, life)
         yield service
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _await_life(service: Service, log: Path) -> None:
+def _await_life(service: Service, path: str) -> None:
     deadline = time.monotonic() + START_DEADLINE_SECONDS
     while time.monotonic() < deadline:
         try:
-            httpx.get(f"{service.url}/livez", timeout=5).raise_for_status()
+            httpx.get(f"{service.url}{path}", timeout=5).raise_for_status()
         except httpx.TransportError:
             if service.process.poll() is not None:
                 break
             time.sleep(0.1)
         else:
             return
-    pytest.fail(f"the service did not start:\n{log.read_text()}")
+    pytest.fail(f"the service did not start:\n{service.log.read_text()}")

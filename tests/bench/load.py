@@ -3,15 +3,13 @@
 import json
 import multiprocessing
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -21,19 +19,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import psutil
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 
 from contracts import imaging
 from contracts.manifest import DETECTOR, Release, read_release
 from tests.bench.results import MODELS, Result, at_least, at_most
-from tests.services import Service, serve
+from tests.services import PORT, Service, run, serve
+from training.releases.registry import signature
 
 CLIENTS = 16
 WORKERS = 2
 SECONDS = 10.0
 TURNS = 3
-START_DEADLINE_SECONDS = 120
 
 
 def load() -> list[Result]:
@@ -48,12 +44,12 @@ def load() -> list[Result]:
             (_per_second(service.url, "/v1/authenticity", *check), _in_process(release, upload)) for _ in range(TURNS)
         ]
         print("checks/s, service and in process:", [tuple(round(one) for one in pair) for pair in pairs])
-        with _mlflow_serve(release, Path(folder)) as url:
+        with _mlflow_serve(release, Path(folder) / "mlflow") as other:
             question = json.dumps({"inputs": {"image": pixels[None].tolist()}}).encode()
             against = [
                 (
                     _per_second(service.url, "/v1/authenticity", *check),
-                    _per_second(url, "/invocations", question, "application/json"),
+                    _per_second(other.url, "/invocations", question, "application/json"),
                 )
                 for _ in range(TURNS)
             ]
@@ -111,52 +107,24 @@ def _judge_for_a_while(folder: Path, upload: bytes) -> float:
 
 
 @contextmanager
-def _mlflow_serve(release: Release, folder: Path) -> Iterator[str]:
-    """The URL of MLflow's own server with as many workers, on the release's detector."""
-    model = folder / "mlflow"
-    image = TensorSpec(
-        np.dtype(np.uint8), (-1, release.image.size, release.image.size, release.image.channels), "image"
-    )
+def _mlflow_serve(release: Release, folder: Path) -> Iterator[Service]:
+    """MLflow's own server with as many workers, on the release's detector."""
     mlflow.onnx.save_model(
         onnx.load(release.folder / DETECTOR),
-        model,
-        signature=ModelSignature(inputs=Schema([image])),
+        folder / "model",
+        signature=signature(release.manifest["detector"]),
         pip_requirements=[f"mlflow=={mlflow.__version__}"],
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = ["mlflow", "models", "serve", "--model-uri", str(model), "--env-manager", "local", "--port", port]
-    log = folder / "mlflow.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--workers", str(WORKERS)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _await_ping(url, process, log)
-        yield url
-    finally:
-        for member in [*psutil.Process(process.pid).children(recursive=True), process]:
-            member.terminate()
-        process.wait(timeout=30)
-
-
-def _await_ping(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_DEADLINE_SECONDS
-    while True:
+    command = ["-m", "mlflow", "models", "serve", "--model-uri", str(folder / "model"), "--env-manager", "local"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with run([*command, "--workers", str(WORKERS), "--port", PORT], folder, MODELS, life="/ping", PATH=path) as server:
+        workers = psutil.Process(server.process.pid).children(recursive=True)
         try:
-            if httpx.get(f"{url}/ping", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"bench: `mlflow models serve` did not answer:\n{log.read_text(encoding='utf-8')}")
-        time.sleep(0.2)
+            yield server
+        finally:
+            for worker in workers:  # which would stay without it
+                with suppress(psutil.NoSuchProcess):
+                    worker.terminate()
 
 
 def _peak_mebibytes(service: Service) -> float:

@@ -17,8 +17,6 @@ from training.evaluation import fidelity
 from training.gans import loop, recipes
 from training.gans.fabric import launch
 
-RECIPE = "dcgan_grain"
-
 
 def training() -> list[Result]:
     """Our loop, with tracking, averaging, stats, checkpoints and looks, against bare loops of the same recipe.
@@ -26,7 +24,9 @@ def training() -> list[Result]:
     On a GPU also against one in single precision and plain memory format, as a tutorial would write it.
     """
     fabric = launch()
-    settings = params.load().gan("ihc", RECIPE)
+    configuration = params.load()
+    recipe = configuration.run.recipes[0]
+    settings = configuration.gan("ihc", recipe)
     image = imaging.ImageSpec(64, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (1368, 64, 64, 3), dtype=np.uint8)
     validate = fidelity.validator(pixels, pixels[:200])
@@ -39,7 +39,7 @@ def training() -> list[Result]:
             os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
             record = tracking.Record("bench", "bench", "bench", {}, {"content_hash": "0" * 64})
             length = params.TrainGan(images=measured + warm_up)
-            task = loop.GanTraining(RECIPE, image, settings, length, recipes.UNLABELLED, content_hash="bench")
+            task = loop.GanTraining(recipe, image, settings, length, recipes.UNLABELLED, content_hash="bench")
             with tracking.run(record) as run:
 
                 def log(numbers: dict[str, float], images: int) -> None:
@@ -57,7 +57,7 @@ def training() -> list[Result]:
     def bare(plain: bool) -> float:
         precision = nullcontext if plain else fabric.autocast
         memory_format = torch.contiguous_format if plain else torch.channels_last
-        gan = recipes.build(RECIPE, image, settings, seed=0).to(fabric.device)
+        gan = recipes.build(recipe, image, settings, seed=0).to(fabric.device)
         gan.to(memory_format=memory_format)
         optimisers = [
             torch.optim.Adam(network.parameters(), settings.learning_rate, (settings.beta1, 0.999))

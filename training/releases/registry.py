@@ -136,7 +136,7 @@ def _log(mlflow: Any, client: Any, release: Release, graph: str, text: str, run_
     logged = mlflow.onnx.log_model(
         onnx.load(release.folder / GRAPHS[graph]),
         name=graph,
-        signature=_signature(release.manifest[graph]),
+        signature=signature(release.manifest[graph]),
         save_as_external_data=False,
         registered_model_name=name,
         pip_requirements=["onnxruntime", "numpy"],
@@ -149,7 +149,8 @@ def _log(mlflow: Any, client: Any, release: Release, graph: str, text: str, run_
     client.set_model_version_tag(name, version, VERSION_TAG, release.version)
 
 
-def _signature(tensors: dict[str, Any]) -> Any:
+def signature(tensors: dict[str, Any]) -> Any:
+    """MLflow's signature of a graph whose inputs and outputs a manifest describes."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
