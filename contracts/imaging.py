@@ -21,6 +21,8 @@ FORMATS = (*MASK_FORMATS, "WEBP")
 MAXIMUM_TILES = 16
 FOREGROUND_LEVELS = (1, 255, 65_535)
 """What foreground is called in masks of two values: one, or all bits of 8 or 16."""
+BACKGROUND_LEVEL = 20
+"""The highest grey level that counts as background where a tile's foreground is measured."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class ImageSpec:
     """The images a model knows: `size` pixels square, `channels` 1 or 3.
 
     `tile_side` None: a whole image is cropped to its central square and resized to `size`.
-    `tile_side` n: the model knows n x n details; a larger image is judged by tiles of it.
+    `tile_side` n: the model knows n x n details; a larger image is judged by tiles of it, those with at least the
+    share `minimum_foreground` of pixels above `BACKGROUND_LEVEL`: of others it has seen none.
     """
 
     size: int
     channels: int
     tile_side: int | None = None
+    minimum_foreground: float = 0.0
 
 
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), dicom_range: str = "window") -> DecodedImage:
@@ -217,7 +221,8 @@ def fit(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
     """An image of any size as the model's input: uint8 [H, W, 1 or 3] to uint8 [K, size, size, channels].
 
     An image that already has the model's size is taken as it is. K is 1 unless the model knows
-    tiles and the image is larger than one: then up to 16 tiles on an even grid.
+    tiles and the image is larger than one: then up to 16 tiles on an even grid, less those of background where there
+    are others.
     """
     pixels = with_channels(pixels, spec.channels)
     height, width = pixels.shape[:2]
@@ -227,11 +232,17 @@ def fit(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
         return resize(central_square(pixels), spec.size, spec.size)[None]
     per_side = int(MAXIMUM_TILES**0.5)
     tiles = [
-        resize(pixels[top : top + spec.tile_side, left : left + spec.tile_side], spec.size, spec.size)
+        pixels[top : top + spec.tile_side, left : left + spec.tile_side]
         for top in _starts(height, spec.tile_side, per_side)
         for left in _starts(width, spec.tile_side, per_side)
     ]
-    return np.stack(tiles)
+    filled = [tile for tile in tiles if foreground(tile) >= spec.minimum_foreground]
+    return np.stack([resize(tile, spec.size, spec.size) for tile in filled or tiles])
+
+
+def foreground(pixels: np.ndarray) -> float:
+    """Share of pixels of uint8 [H, W, 1 or 3] whose luminance is above `BACKGROUND_LEVEL`."""
+    return float((with_channels(pixels, 1) > BACKGROUND_LEVEL).mean())
 
 
 def _starts(length: int, side: int, most: int) -> list[int]:

@@ -4,7 +4,8 @@
     python -m training ihc --until train_gan    # train there; with data/gans/ihc brought home:
     python -m training ihc --from sample        # the rest, where there is no GPU
 
-What `dvc repro` adds is that finished stages are not run again, and the stage `across`, which is of several datasets.
+A training that is finished is not repeated. What `dvc repro` adds is that no other finished stage is either, and the
+stage `across`, which is of several datasets.
 Without mlflow installed nothing is tracked.
 VERISYNTH_DEVICES=2 trains on two GPUs.
 """

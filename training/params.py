@@ -8,7 +8,7 @@ import dataclasses
 import re
 import sys
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +262,12 @@ class Card:
     licence: str
     intended_use: str
     limitations: list[str]
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            lines = [value] if isinstance(value, str) else value
+            if not lines or not all(line.strip() for line in lines):
+                raise ParamsError(f"{name} {value!r} is empty; readers of the model card must find it there")
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,14 @@ class Record:
     """Source, licence and content hash of the data."""
 
     def write(self, folder: Path) -> None:
-        text = json.dumps(self.__dict__, indent=2, sort_keys=True, default=str)
-        (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+        (folder / RECORD).write_text(self._text(), encoding="utf-8")
+
+    def _text(self) -> str:
+        return json.dumps(self.__dict__, indent=2, sort_keys=True, default=str) + "\n"
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether the folder holds just what this record would be written into: a stage writes it last."""
+        return (folder / RECORD).is_file() and (folder / RECORD).read_text(encoding="utf-8") == self._text()
 
     @staticmethod
     def read(folder: Path) -> "Record":

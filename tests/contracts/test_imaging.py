@@ -2,6 +2,7 @@ import contextlib
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from contracts.imaging import (
     decode_mask,
     encode_png,
     fit,
+    foreground,
     grid,
     quantise,
     resize,
@@ -209,6 +211,18 @@ def test_fit_makes_the_models_input(height: int, width: int, tile_side: int | No
     fitted = fit(speckle(0, height, width, 3), ImageSpec(64, channels, tile_side))
     assert fitted.shape == (tiles, 64, 64, channels)
     assert fitted.dtype == np.uint8
+
+
+def test_fit_leaves_out_tiles_of_background_where_there_are_others() -> None:
+    spec = ImageSpec(32, 3, tile_side=32, minimum_foreground=0.5)
+    pixels = speckle(0, 64, 64) // 2 + 100
+    pixels[:, :32] = 20
+    assert np.array_equal(fit(pixels, spec), fit(pixels, replace(spec, minimum_foreground=0.0))[[1, 3]])
+    assert len(fit(np.zeros_like(pixels), spec)) == 4
+
+
+def test_foreground_counts_pixels_above_grey_level_20() -> None:
+    assert foreground(np.array([[20, 21], [0, 255]], dtype=np.uint8)[..., None]) == 0.5
 
 
 def test_fit_leaves_an_image_of_the_models_size_alone() -> None:

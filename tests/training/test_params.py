@@ -92,6 +92,18 @@ REFUSED: dict[str, tuple[Change, str]] = {
         prepare("chase", source={"kind": "masked-folder", "images": "a", "masks": "b", "patient_pattern": "("}),
         "no regular expression",
     ),
+    "masks among the images": (
+        prepare("chase", source={"kind": "masked-folder", "images": "a", "masks": "a/"}),
+        "images and masks are both 'a'; move or link masks",
+    ),
+    "a card that says nothing": (
+        lambda d: d["datasets"]["ihc"]["card"].update(limitations=[]),
+        "datasets: ihc: card: limitations .* is empty",
+    ),
+    "a card with an empty line": (
+        lambda d: d["datasets"]["ihc"]["card"].update(intended_use=" "),
+        "datasets: ihc: card: intended_use ' ' is empty",
+    ),
     "labels without their column": (
         prepare("blood", source={"kind": "folder", "path": "x", "labels": "metadata"}),
         "needs `metadata_label_column`",

@@ -21,10 +21,10 @@ def collect(source: FolderSource) -> Collection:
         VerisynthError: for a folder or a table that is missing or cannot be used.
     """
     root = Path(source.path)
-    table = _Table.read(root, source) if source.metadata else None
+    names = {path: name_of(path, root) for path in files_below(root)}
+    table = _Table.read(root, source, list(names.values())) if source.metadata else None
     collection = Collection()
-    for path in files_below(root):
-        name = name_of(path, root)
+    for path, name in names.items():
         if source.metadata and path == root / source.metadata:
             continue
         try:
@@ -94,9 +94,11 @@ class _Table:
 
     file: Path
     rows: dict[str, _Row]
+    folders: dict[str, set[PurePosixPath]]
+    """Of the images, by their name or stem."""
 
     @staticmethod
-    def read(root: Path, source: FolderSource) -> "_Table":
+    def read(root: Path, source: FolderSource, names: list[str]) -> "_Table":
         assert source.metadata is not None
         file = root / source.metadata
         rows: dict[str, _Row] = {}
@@ -117,11 +119,24 @@ class _Table:
             )
             if rows.setdefault(key, row) != row:
                 raise VerisynthError(f"{file} line {line}: {key!r} stands there twice, with another patient or label")
-        return _Table(file, rows)
+        folders: dict[str, set[PurePosixPath]] = {}
+        for path in map(PurePosixPath, names):
+            for short in (path.name, path.stem):
+                folders.setdefault(short, set()).add(path.parent)
+        return _Table(file, rows, folders)
 
     def row_of(self, name: str) -> _Row:
         path = PurePosixPath(name)
-        for key in (name, str(path.with_suffix("")), path.name, path.stem):
+        for key in (name, str(path.with_suffix(""))):
+            if key in self.rows:
+                return self.rows[key]
+        for key in (path.name, path.stem):
+            if key in self.rows and len(self.folders[key]) > 1:
+                where = ", ".join(sorted(map(str, self.folders[key])))
+                raise UnusableError(
+                    "ambiguous_in_metadata",
+                    f"{key!r} in {self.file.name} names files in {where}; write their paths there",
+                )
             if key in self.rows:
                 return self.rows[key]
         raise UnusableError("not_in_metadata", f"{self.file.name} has no row for this file")

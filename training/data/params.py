@@ -88,6 +88,8 @@ class MaskedFolderSource:
 
     def __post_init__(self) -> None:
         pattern("patient_pattern", self.patient_pattern)
+        if Path(self.images) == Path(self.masks):
+            raise ParamsError(f"images and masks are both {self.images!r}; move or link masks to a folder of their own")
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -227,7 +229,7 @@ class Prepare:
     """How masks are drawn for images that have none."""
     split: Split = field(default_factory=Split)
     minimum_images: int = 50
-    """The stage fails where fewer images (or details) than this can be used."""
+    """The stage fails where fewer images (or details) than this can be used, or an eighth of it in a split."""
 
     @property
     def has_masks(self) -> bool:
@@ -252,4 +254,6 @@ class Prepare:
 
     @property
     def image(self) -> ImageSpec:
-        return ImageSpec(self.size, self.channels, self.tiles.side if self.tiles else None)
+        if self.tiles is None:
+            return ImageSpec(self.size, self.channels)
+        return ImageSpec(self.size, self.channels, self.tiles.side, self.tiles.minimum_foreground)

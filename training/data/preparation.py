@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from contracts.errors import ImageError, VerisynthError
-from contracts.imaging import with_channels
+from contracts.imaging import BACKGROUND_LEVEL, foreground, with_channels
 from training import progress
 from training.data import masks, pairing, prepared
 from training.data.items import Collection, Item, LeftOut, Pixels, UnusableError
@@ -15,9 +17,14 @@ from training.data.params import Prepare
 from training.data.prepared import DatasetInfo, Row, Spool
 from training.data.sources import collect
 from training.data.split import by_patient, by_region, check_overlap
-from training.data.tiles import FOREGROUND_LEVEL, Box, boxes, detail, foreground, whole
+from training.data.tiles import Box, boxes, detail, whole
 
 NAMES_SHOWN = 5
+HELD_OUT_PART = 8
+"""Validation and test need each such a part of `minimum_images`: six of 50, so that each image has five neighbours."""
+DARK_LEVEL = 64
+DARK_SHARE = 0.001
+"""Where fewer pixels than this share reach `DARK_LEVEL`, levels were lost: dark fields of nuclei have more."""
 
 
 @dataclass
@@ -53,8 +60,12 @@ def prepare(name: str, wanted: Prepare, origin: str, licence: str, folder: Path)
                 )
             splits, how = assign(cuttings, wanted)
             for split in prepared.SPLITS:
-                if split not in splits:
-                    raise VerisynthError(f"no image is in {split}: give more patients or other shares; split {how}")
+                count, fewest = splits.count(split), max(1, wanted.minimum_images // HELD_OUT_PART)
+                if count < fewest:
+                    raise VerisynthError(
+                        f"{count} images are in {split}, and at least {fewest} are needed: "
+                        f"give more patients or other shares; split {how}"
+                    )
             check_overlap(cuttings.rows, splits)
             kind, converted = wanted.source.kind, dict(cuttings.converted)
             card = prepared.Card(name, wanted.image, kind, origin, licence, how, converted, _doubts(collection, spool))
@@ -96,8 +107,23 @@ def cut(collection: Collection, wanted: Prepare, spool: Spool) -> Cuttings:
 def _doubts(collection: Collection, spool: Spool) -> list[str]:
     """What is to be looked at before anybody trusts the dataset, in words."""
     brought = spool.masks() if collection.has_masks else None
-    found = None if brought is None else pairing.doubt(spool.images(), brought)
-    return [] if found is None else [found]
+    found = [_darkness(spool.images()), None if brought is None else pairing.doubt(spool.images(), brought)]
+    return [doubt for doubt in found if doubt is not None]
+
+
+def _darkness(images: np.ndarray) -> str | None:
+    """Whether images uint8 [N, H, W, C] look as those of 12 bits do that were stored in 16."""
+    levels = np.zeros(256, np.int64)
+    for image in images:
+        levels += np.bincount(image.ravel(), minlength=256)
+    if levels[DARK_LEVEL:].sum() >= DARK_SHARE * levels.sum():
+        return None
+    used = np.flatnonzero(levels)
+    return (
+        f"nearly all pixels lie below grey level {DARK_LEVEL} of 255 (levels found: {len(used)}, the highest "
+        f"{used[-1]}): images of fewer bits than their files have are scaled by the file's bits and lose levels; "
+        "scale them to the whole range before you train"
+    )
 
 
 def _check_side(pixels: Pixels, wanted: Prepare) -> None:
@@ -139,7 +165,7 @@ def _pieces(
         background = len(placed) - len(filled)
         detail_text = (
             f"{background} of {len(placed)} details have less than {wanted.tiles.minimum_foreground} "
-            f"of their pixels above grey level {FOREGROUND_LEVEL}"
+            f"of their pixels above grey level {BACKGROUND_LEVEL}"
         )
         left_out.append(LeftOut(item.name, "little_foreground", detail_text, images=background))
     for split, box in filled:

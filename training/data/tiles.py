@@ -9,8 +9,6 @@ from contracts.imaging import central_square, fit, resize, with_channels
 from training.data.items import Pixels
 from training.data.params import Prepare
 
-FOREGROUND_LEVEL = 20
-
 
 @dataclass(frozen=True)
 class Box:
@@ -33,11 +31,6 @@ def boxes(region: Box, side: int, stride: int) -> list[Box]:
         for top in range(region.top, region.top + region.height - side + 1, stride)
         for left in range(region.left, region.left + region.width - side + 1, stride)
     ]
-
-
-def foreground(grey: np.ndarray) -> float:
-    """Share of pixels of uint8 [H, W, 1] brighter than `FOREGROUND_LEVEL`."""
-    return float((grey > FOREGROUND_LEVEL).mean())
 
 
 def whole(pixels: Pixels, wanted: Prepare) -> Pixels:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training import progress
+from training import device, progress
 from training.pixels import quantise, tensor, to_signed_unit
 
 BATCH = 64
@@ -64,18 +64,19 @@ def autoencoder(train: np.ndarray, transposed: bool, images_shown: int, seed: in
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Autoencoder(train.shape[3], transposed)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    target = device.choose()
+    network.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     kind = "transposed" if transposed else "resized"
     with progress.bar(images_shown, f"training the forging autoencoder ({kind})", "images") as bar:
         for _ in range(-(-images_shown // BATCH)):
-            images = _signed(train[np.sort(random.integers(len(train), size=BATCH))])
+            images = _signed(train[np.sort(random.integers(len(train), size=BATCH))]).to(target)
             loss = F.l1_loss(network(images), images)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             bar.update(BATCH)
-    return network.eval()
+    return network.cpu().eval()
 
 
 def autoencoded(network: Autoencoder, images: np.ndarray) -> np.ndarray:

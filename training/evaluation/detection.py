@@ -11,8 +11,8 @@ CONFIDENCE = 0.95
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.05)
 """With n real images no rate below 1 / n is told from 0."""
 CALIBRATION_BINS = 10
-MINIMUM_PATIENTS = 10
-"""With fewer held-out patients than this, places in the image are resampled instead, and the report says so."""
+MINIMUM_PATIENTS = 3
+"""With fewer held-out patients than this, places or whole images are resampled instead, and the report says so."""
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """Of (synthetic bool [N], probability of being synthetic [N])."""
@@ -132,8 +132,9 @@ def operating_points(synthetic: np.ndarray, probabilities: np.ndarray) -> list[d
 def independent_groups(rows: list[Row]) -> tuple[str, np.ndarray]:
     """What real images are resampled by, and the group of each: `patients`, `places` or `images`.
 
-    Overlapping details of one image are not independent. With fewer than ten patients, details that begin in the
-    same field of one detail's side count together, as a place.
+    Images of one patient are not independent, and few patients make wide intervals, as they should. With one or two,
+    nothing is known of others: then details that begin in the same field of one detail's side, which overlap, count
+    together as a place, and whole images each by themselves.
     """
     patients = np.array([row.patient for row in rows])
     if len(np.unique(patients)) >= MINIMUM_PATIENTS:

@@ -209,6 +209,7 @@ def report(
 def floor(
     spaces: list[Space],
     train: np.ndarray,
+    train_groups: np.ndarray | None,
     reference: np.ndarray,
     reference_groups: np.ndarray | None,
     fakes: int,
@@ -218,7 +219,8 @@ def floor(
 ) -> dict[str, dict[str, Any]]:
     """What `report` says of real images: `fakes`, a count, random training images stand in for the fakes.
 
-    They are at most half of the training images, and `kid_against_train` compares them with the rest.
+    They are at most half of the training images, and `kid_against_train` compares them with the rest; `train_groups`
+    str [N] are independent.
 
     Raises:
         VerisynthError: as `report`.
@@ -227,7 +229,8 @@ def floor(
     shuffled = np.random.default_rng(seed).permutation(len(train))
     chosen, rest = np.split(shuffled, [min(fakes, len(train) // 2)])
     sets = (train[rest[:MOST_FITTED]], reference, reference_groups, train[chosen])
-    return _report(spaces, *sets, count, neighbours, blocks, seed)
+    groups = None if train_groups is None else train_groups[chosen]
+    return _report(spaces, *sets, count, neighbours, blocks, seed, groups)
 
 
 def _common_count(train: np.ndarray, reference: np.ndarray, fakes: int) -> int:
@@ -244,6 +247,7 @@ def _report(
     neighbours: int,
     blocks: int,
     seed: int,
+    fake_groups: np.ndarray | None = None,
 ) -> dict[str, dict[str, Any]]:
     random = np.random.default_rng(seed)
     reference_rows, fake_rows = (random.permutation(len(images))[:count] for images in (reference, fakes))
@@ -252,8 +256,8 @@ def _report(
         trained, real, fake = (space.coordinates(images) for images in (train, reference, fakes))
         thinned = real[reference_rows], fake[fake_rows]
         numbers[space.name] = {
-            "kid": asdict(kernel_distance(fake, real, blocks, None, reference_groups)),
-            "kid_against_train": asdict(kernel_distance(fake, trained, blocks)),
+            "kid": asdict(kernel_distance(fake, real, blocks, fake_groups, reference_groups)),
+            "kid_against_train": asdict(kernel_distance(fake, trained, blocks, fake_groups)),
             "frechet_distance": frechet_distance(*thinned),
             **neighbourhoods(*thinned, neighbours),
             "images": count,

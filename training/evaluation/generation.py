@@ -54,6 +54,7 @@ class Judge:
         return fidelity.floor(
             self.spaces,
             self.images("train"),
+            self.groups("train"),
             self.images("test"),
             self.groups("test"),
             self.configuration.sample.test,

@@ -123,8 +123,10 @@ def copies(found: Neighbours, held_out: Neighbours) -> dict[str, Any]:
     }
 
 
-def nearest_of_other_groups(train: np.ndarray, groups: np.ndarray, flips: list[str]) -> np.ndarray:
-    """Distance float32 [N] of each training image uint8 [N, H, W, C] to the nearest one of another group, str [N].
+def nearest_of_other_groups(train: np.ndarray, groups: np.ndarray, rows: np.ndarray, flips: list[str]) -> np.ndarray:
+    """Distance float32 [N] of training images uint8 [N, H, W, C] to the nearest one of another group, str [N].
+
+    Only those of `rows`, int64, are sought, which takes time; the others are NaN.
 
     Raises:
         PrivacyError: when there is no other group.
@@ -135,12 +137,14 @@ def nearest_of_other_groups(train: np.ndarray, groups: np.ndarray, flips: list[s
             f"all {len(train)} training images are of one group, '{names[0]}', so none is independent of another; "
             "prepare images of at least two patients or places"
         )
-    group = torch.from_numpy(numbers)
-    distances = []
-    for block, (shape, brightness) in enumerate(_squared_distances(train, train, flips)):
-        same = group[block * BLOCK :][:BLOCK, None] == group
-        distances.append((shape + brightness).masked_fill(same, float("inf")).amin(1).sqrt())
-    return torch.cat(distances).numpy()
+    group, asked = torch.from_numpy(numbers), torch.from_numpy(numbers[rows])
+    found = []
+    for block, (shape, brightness) in enumerate(_squared_distances(train[rows], train, flips)):
+        same = asked[block * BLOCK :][:BLOCK, None] == group
+        found.append((shape + brightness).masked_fill(same, float("inf")).amin(1).sqrt())
+    distances = np.full(len(train), np.nan, np.float32)
+    distances[rows] = torch.cat(found).numpy()
+    return distances
 
 
 def authenticity(neighbours: Neighbours, train_distances: np.ndarray) -> float:
@@ -214,7 +218,8 @@ def report(
         PrivacyError: when the training images are all of one group.
     """
     neighbours, unseen = nearest(fakes, train, flips), nearest(held_out, train, flips)
-    train_distances = nearest_of_other_groups(train, train_groups, flips)
+    neighbouring = np.union1d(neighbours.rows, unseen.rows)
+    train_distances = nearest_of_other_groups(train, train_groups, neighbouring, flips)
     fake_median, held_out_median = float(np.median(neighbours.distances)), float(np.median(unseen.distances))
     numbers = copies(neighbours, unseen) | {
         "nearest_training_neighbour": {

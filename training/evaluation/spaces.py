@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from contracts.errors import VerisynthError
 from contracts.imaging import ImageSpec
-from training import progress
+from training import device, progress
 from training.detectors.features import LUMINANCE, LocalBinaryPatterns, PowerSpectrum, ResidualStatistics
 from training.pixels import tensor, to_signed_unit, to_unit
 
@@ -348,15 +348,17 @@ class Autoencoder(nn.Module):
 
 
 def _trained_autoencoder(train: np.ndarray, images_shown: int) -> Autoencoder:
-    network = Autoencoder(train.shape[3], min(NETWORK_SIDE, train.shape[1]))
+    target = device.choose()
+    network = Autoencoder(train.shape[3], min(NETWORK_SIDE, train.shape[1])).to(target)
     optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     with progress.bar(images_shown, "training the encoder space", "images") as bar:
         for _ in range(-(-images_shown // BATCH)):
             rows = torch.randint(len(train), (BATCH,)).numpy()
             images = _shrunk(to_signed_unit(tensor(train[rows])))
-            loss = F.mse_loss(network(images + NOISE_DEVIATION * torch.randn_like(images)), images)
+            noisy = images + NOISE_DEVIATION * torch.randn_like(images)
+            loss = F.mse_loss(network(noisy.to(target)), images.to(target))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             bar.update(BATCH)
-    return network
+    return network.cpu()

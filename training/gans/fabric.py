@@ -14,9 +14,9 @@ DEVICES = "VERISYNTH_DEVICES"
 
 
 def launch() -> Fabric:
-    """Fabric on the machine's accelerator, its processes started. bfloat16 on a GPU, single precision elsewhere.
+    """Fabric on the machine's accelerator, its processes started. bfloat16 on a GPU that has it, else single precision.
 
-    The same convolution algorithms run every time, so that a resumed training equals an unbroken one on a GPU too.
+    A GPU adds in the same order every time, so that a resumed training equals an unbroken one there too.
 
     Raises:
         VerisynthError: for a number of devices that is none.
@@ -27,14 +27,17 @@ def launch() -> Fabric:
     gpus = torch.cuda.device_count()
     if gpus and int(text) > gpus:
         raise VerisynthError(f"{DEVICES} is {text}, and this machine has {gpus} GPUs; give that many at most")
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
     cuda = torch.cuda.is_available()
+    if cuda:
+        # Beside convolutions, repeated borders and bilinear enlargement: their gradients are added up in any order.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=int(text),
         strategy="ddp" if int(text) > 1 else "auto",
-        precision="bf16-mixed" if cuda else "32-true",
+        precision="bf16-mixed" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true",
     )
     fabric.launch()
     return fabric

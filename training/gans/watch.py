@@ -83,10 +83,12 @@ class Watch:
         found = Look(images_seen, self.validate(samples), min(shares))
         with (self.work / LOOKS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(found)) + "\n")
-        if complete and (self.best is None or found.kid < self.best.look.kid):
+        if complete and np.isfinite(found.kid) and (self.best is None or found.kid < self.best.look.kid):
             weights = {name: value.detach().cpu().clone() for name, value in trained.generator.state_dict().items()}
             self.best = Best(found, weights)
         self.latest = found
+        if not np.isfinite(found.kid):
+            return f"the KID against the validation split is {found.kid} after {images_seen} images"
         self.highest_diversity = max(self.highest_diversity, found.diversity)
         fallen = found.diversity < COLLAPSED_DIVERSITY <= self.highest_diversity
         self.low = self.low + 1 if fallen else 0

@@ -135,7 +135,7 @@ def measure(
     train_patients: np.ndarray,
     synthetic: Pairs,
     test: Pairs,
-    test_patients: np.ndarray,
+    test_groups: np.ndarray,
     flips: list[str],
     settings: Segmentation,
     rounds: int,
@@ -144,9 +144,9 @@ def measure(
     """Train on each mixture with several seeds and test on held-out patients; then with few real patients.
 
     Numbers are means over the seeds with 95 % percentile bootstrap intervals over `rounds` resamples of seeds and of
-    the test patients str [N]. Each seed draws its own few patients, so that these intervals tell of that chance too.
-    `ratio` is F1 from synthetic pairs by F1 from real ones, within each resample; None where that of real ones is 0
-    in any of them.
+    the test groups [N], patients where there are enough. Each seed draws its own few patients, so that these intervals
+    tell of that chance too. `ratio` is F1 from synthetic pairs by F1 from real ones, within each resample; None where
+    that of real ones is 0 in any of them.
 
     Raises:
         SegmentationError: where masks are empty or full throughout.
@@ -159,7 +159,7 @@ def measure(
     few = [count for count in settings.few_patients if count < len(np.unique(train_patients))]
     seeds = range(seed, seed + settings.seeds)
     mixtures = [_mixtures(train, train_patients, synthetic, few, one_seed) for one_seed in seeds]
-    names, patient = np.unique(test_patients, return_inverse=True)
+    names, group = np.unique(test_groups, return_inverse=True)
     counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rounds)
     shares = resampled_seeds(settings.seeds, rounds, random)
     report: dict[str, Any] = {}
@@ -170,7 +170,7 @@ def measure(
             for one_seed, of_seed in zip(seeds, mixtures, strict=True):
                 probabilities = predict(fit(of_seed[mixture], flips, settings, one_seed), test.images)
                 rows.append(scores(probabilities, np.asarray(test.masks)))
-                draws.append(_resampled_f1(probabilities, np.asarray(test.masks), patient, counts))
+                draws.append(_resampled_f1(probabilities, np.asarray(test.masks), group, counts))
                 bar.update()
             means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
             f1[mixture] = means["f1"], (np.stack(draws) * shares.T).sum(axis=0)
@@ -181,7 +181,7 @@ def measure(
     return {
         "network": asdict(settings) | {"flips": flips},
         "test_images": len(test.images),
-        "test_patients": len(names),
+        "test_groups": len(names),
         "mixtures": report,
         "ratio": _ratio(f1["synthetic"], f1["real"]),
         "gain_of_synthetic": {
@@ -226,14 +226,14 @@ def _flipped(batch: Tensor, flips: list[str], random: np.random.Generator) -> Te
     return batch.contiguous(memory_format=torch.channels_last)
 
 
-def _resampled_f1(probabilities: np.ndarray, masks: np.ndarray, patient: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """F1 float [rounds] of patients that count so often, int [rounds, patients]."""
+def _resampled_f1(probabilities: np.ndarray, masks: np.ndarray, group: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """F1 float [rounds] of groups that count so often, int [rounds, groups]."""
     inside, found = masks > 0, probabilities >= 0.5
 
-    def per_patient(pixels: np.ndarray) -> np.ndarray:
-        return np.bincount(patient, pixels.sum(axis=(1, 2)), counts.shape[1])
+    def per_group(pixels: np.ndarray) -> np.ndarray:
+        return np.bincount(group, pixels.sum(axis=(1, 2)), counts.shape[1])
 
-    both, sizes = per_patient(inside & found), per_patient(inside) + per_patient(found)
+    both, sizes = per_group(inside & found), per_group(inside) + per_group(found)
     return np.asarray(2 * (counts @ both) / np.maximum(1, counts @ sizes))
 
 

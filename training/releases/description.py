@@ -46,7 +46,7 @@ def describe(
     return {
         "schema": SCHEMA,
         "name": info.name,
-        "image": {"size": spec.size, "channels": spec.channels, "tile_side": spec.tile_side},
+        "image": asdict(spec),
         "generator": {
             "recipe": trained.recipe,
             "latent_size": latent_size,

@@ -43,6 +43,9 @@ def train_gan(dataset: str, recipe: str) -> None:
         tracking.lineage(info),
     )
     work, out = folders.checkpoints(dataset, recipe), folders.gan(dataset, recipe)
+    if record.is_of(out):
+        print(f"train_gan@{dataset}-{recipe} is done, as params.yaml says; remove {out} to repeat it", file=sys.stderr)
+        return
     images, held_out = (
         _with_masks(dataset, split) if recipes.RECIPES[recipe].draws_masks else np.asarray(split.images)
         for split in real.values()
@@ -80,6 +83,8 @@ def _with_masks(dataset: str, split: PreparedSplit) -> np.ndarray:
     """Images with the distances of their masks as one more channel."""
     if split.masks is None:
         raise ParamsError(f"recipe dual needs masks, and dataset {dataset} has none; give it a source with masks")
+    if (split.masks == split.masks[0]).all():
+        raise ParamsError(f"recipe dual needs masks that differ, and all masks of dataset {dataset} are the same one")
     return np.concatenate([split.images, geometry.distances(split.masks)[..., None]], axis=3)
 
 

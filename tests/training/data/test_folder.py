@@ -51,6 +51,17 @@ def table(folder: Path, text: str) -> FolderSource:
     )
 
 
+def test_a_row_that_may_mean_files_of_two_folders_means_none(tmp_path: Path) -> None:
+    write_pngs(tmp_path / "left", 2)
+    write_pngs(tmp_path / "right", 1)
+    source = table(tmp_path, "file,patient,finding\nimage_0,A,well\nimage_1,B,ill\nright/image_0.png,C,ill\n")
+    assert [(item.name, item.patient) for item in collect(source).items] == [
+        ("left/image_1.png", "B"),
+        ("right/image_0.png", "C"),
+    ]
+    assert left_out(source) == {"left/image_0.png": "ambiguous_in_metadata"}
+
+
 def test_patients_and_labels_come_from_the_table(tmp_path: Path) -> None:
     write_pngs(tmp_path / "images", 5)
     source = table(

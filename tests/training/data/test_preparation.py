@@ -238,8 +238,25 @@ def test_shares_that_leave_a_split_empty_are_refused(tmp_path: Path) -> None:
     image[64:] = 0
     (tmp_path / "one.png").write_bytes(png(image))
     tiles = Tiles(side=32, stride=32, minimum_foreground=0.5)
-    with pytest.raises(VerisynthError, match="no image is in validation"):
+    with pytest.raises(VerisynthError, match="0 images are in validation, and at least 1 are needed"):
         prepare("one", wanted(FolderSource(str(tmp_path)), tiles=tiles, split=Split()), tmp_path / "prepared" / "one")
+
+
+def test_splits_too_small_to_measure_by_are_refused(tmp_path: Path) -> None:
+    write_pngs(tmp_path / "raw", 60)
+    few = wanted(FolderSource(str(tmp_path / "raw")), minimum_images=50, split=Split(test=0.05))
+    with pytest.raises(VerisynthError, match="3 images are in test, and at least 6 are needed"):
+        prepare("few", few, tmp_path / "prepared")
+
+
+def test_levels_that_deep_files_lose_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for number in range(20):
+        deep = Image.fromarray(speckle(number, 40, 40, 1)[..., 0].astype(np.uint16) * 16)
+        deep.save(tmp_path / "raw" / f"{number}.tiff")
+    (warning,) = prepare("deep", wanted(FolderSource(str(tmp_path / "raw"))), tmp_path / "prepared").warnings
+    assert "the highest 17" in warning
+    assert "scale them to the whole range" in warning
 
 
 def test_what_a_file_manager_leaves_does_not_make_one_slide_two(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from contracts.imaging import fit
 from tests.images import speckle
 from training.data.items import Pixels
 from training.data.params import FolderSource, Prepare, Tiles
-from training.data.tiles import Box, boxes, detail, foreground, resize_mask, whole
+from training.data.tiles import Box, boxes, detail, resize_mask, whole
 
 WHOLE = Prepare(FolderSource("x"), size=32, channels=1)
 DETAILS = Prepare(FolderSource("x"), size=32, channels=3, tiles=Tiles(side=48, stride=16))
@@ -51,8 +51,3 @@ def test_masks_stay_binary_and_beside_their_image() -> None:
     cut = detail(Pixels(speckle(0, 96, 96), mask), Box(24, 0, 48, 48), DETAILS).mask
     assert cut is not None
     assert np.array_equal(cut, np.repeat([[0] * 16 + [255] * 16], 32, axis=0))
-
-
-def test_foreground_counts_pixels_above_grey_level_20() -> None:
-    grey = np.array([[20, 21], [0, 255]], dtype=np.uint8)[..., None]
-    assert foreground(grey) == 0.5

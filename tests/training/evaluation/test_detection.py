@@ -111,8 +111,8 @@ def row(patient: str, left: int | None = None) -> Row:
 
 
 def test_patients_are_resampled_where_there_are_enough_and_places_where_not() -> None:
-    unit, groups = detection.independent_groups([row(str(patient)) for patient in range(12)])
-    assert (unit, len(set(groups))) == ("patients", 12)
+    unit, groups = detection.independent_groups([row(str(patient % 3), 8 * patient) for patient in range(12)])
+    assert (unit, len(set(groups))) == ("patients", 3)
     unit, groups = detection.independent_groups([row("one", left) for left in (0, 8, 16, 40, 64)])
     assert unit == "places"
     assert groups[0] == groups[1] == groups[2]

@@ -209,8 +209,8 @@ def found_spaces() -> list[spaces.Space]:
 def test_a_report_beside_its_floor(found_spaces: list[spaces.Space]) -> None:
     groups = np.arange(30).repeat(2).astype(str)
     fakes = fidelity.report(found_spaces, TRAIN, REFERENCE, groups, FAKES, neighbours=5, blocks=10, seed=0)
-    floor = fidelity.floor(found_spaces, TRAIN, REFERENCE, groups, len(FAKES), neighbours=5, blocks=10, seed=0)
-    again = fidelity.floor(found_spaces, TRAIN, REFERENCE, groups, len(FAKES), neighbours=5, blocks=10, seed=0)
+    floor = fidelity.floor(found_spaces, TRAIN, None, REFERENCE, groups, len(FAKES), neighbours=5, blocks=10, seed=0)
+    again = fidelity.floor(found_spaces, TRAIN, None, REFERENCE, groups, len(FAKES), neighbours=5, blocks=10, seed=0)
     assert again == floor
     assert list(fakes) == list(floor) == ["radiomics", "random_network"]
     for name in floor:
@@ -222,6 +222,19 @@ def test_a_report_beside_its_floor(found_spaces: list[spaces.Space]) -> None:
         assert fakes["radiomics"][kid]["low"] > floor["radiomics"][kid]["high"]
     assert fakes["radiomics"]["frechet_distance"] > 2 * floor["radiomics"]["frechet_distance"]
     assert fakes["radiomics"]["precision"] < 0.1 < 0.5 < floor["radiomics"]["precision"]
+
+
+def test_the_floor_keeps_training_images_of_one_group_together(found_spaces: list[spaces.Space]) -> None:
+    copied = TRAIN[np.arange(len(TRAIN)) // 12]
+    groups = (np.arange(len(copied)) // 12).astype(str)
+    alone, together = (
+        fidelity.floor(found_spaces, copied, of, REFERENCE, None, 60, neighbours=5, blocks=10, seed=0)
+        for of in (None, groups)
+    )
+    for name in alone:
+        one, other = alone[name]["kid"], together[name]["kid"]
+        assert other["value"] == pytest.approx(one["value"])
+        assert other["high"] - other["low"] > one["high"] - one["low"]
 
 
 def test_a_report_joins_the_numbers_of_its_parts(found_spaces: list[spaces.Space]) -> None:
@@ -248,7 +261,7 @@ def test_twenty_images_and_collapsed_ones_have_finite_numbers(fakes: np.ndarray)
     found_spaces = spaces.weight_free(train)
     for numbers in (
         fidelity.report(found_spaces, train, REFERENCE[:20], None, fakes, 5, 20, seed=0),
-        fidelity.floor(found_spaces, train, REFERENCE[:20], None, len(fakes), 5, 20, seed=0),
+        fidelity.floor(found_spaces, train, None, REFERENCE[:20], None, len(fakes), 5, 20, seed=0),
     ):
         for of_space in numbers.values():
             flat = [*of_space.pop("kid").values(), *of_space.pop("kid_against_train").values(), *of_space.values()]

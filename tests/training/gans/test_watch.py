@@ -92,6 +92,12 @@ def test_a_generator_that_is_not_complete_is_looked_at_and_not_kept(tmp_path: Pa
     assert looking.best.look.images == 200
 
 
+def test_a_distance_that_is_no_number_ends_the_training_and_is_no_best(tmp_path: Path) -> None:
+    looking = Watch(tmp_path, REAL, 1, lambda _: float("nan"))
+    assert "KID against the validation split is nan after 100 images" in str(looking.look(trained(0.5), 100))
+    assert looking.best is None
+
+
 def test_samples_that_no_longer_differ_are_a_collapse_at_the_second_look(tmp_path: Path) -> None:
     looking = Watch(tmp_path, REAL, 1, contrast_error)
     assert looking.look(trained(0.9), 100) is None

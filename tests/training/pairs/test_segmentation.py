@@ -75,7 +75,7 @@ def test_pairs_that_lie_teach_nothing_and_the_report_says_so() -> None:
         "1_patients_and_synthetic",
     }
     assert report["mixtures"]["1_patients"]["images"] == 4
-    assert report["test_patients"] == 8
+    assert report["test_groups"] == 8
     assert report["mixtures"]["real"]["f1"]["low"] > 0.8
     assert report["ratio"]["high"] < 0.9
     f1 = report["mixtures"]["real"]["f1"]

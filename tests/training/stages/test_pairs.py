@@ -101,7 +101,7 @@ def test_pairs_are_trained_sampled_and_measured() -> None:
         "2_patients_and_synthetic",
     }
     assert found["mixtures"]["real_and_synthetic"]["images"] == found["mixtures"]["real"]["images"] + 24
-    assert found["test_patients"] == found["test_images"]
+    assert found["test_groups"] == found["test_images"]
     assert set(report["masks"]) == {"area_share", "length_pixels", "thickness_pixels", "pieces", "branch_points"}
     assert (out / "figures" / "pairs.png").stat().st_size > 1000
     table = (out / "table.md").read_text(encoding="utf-8")

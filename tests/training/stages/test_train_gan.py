@@ -71,3 +71,17 @@ def test_a_training_with_other_settings_is_a_run_of_its_own(project: Path, monke
     client = mlflow.MlflowClient()
     runs = client.search_runs([client.get_experiment_by_name("verisynth/blood").experiment_id])
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
+
+
+def test_a_finished_training_is_not_repeated(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_gan("blood", "dcgan")
+    trained = folders.gan("blood", "dcgan") / "generator.pt"
+    written = trained.stat().st_mtime_ns
+    train_gan("blood", "dcgan")
+    assert trained.stat().st_mtime_ns == written
+    assert "train_gan@blood-dcgan is done" in capsys.readouterr().err
+    document = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    document["datasets"]["blood"]["train_gan"]["seed"] = 1
+    (project / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    train_gan("blood", "dcgan")
+    assert trained.stat().st_mtime_ns != written
