@@ -70,7 +70,8 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), dicom_range: str 
         pixels = dicom.decode(data, dicom_range, check_size=lambda width, height: _check_size(width, height, limits))
         return DecodedImage(pixels, "DICOM")
     with _opened(data, limits, FORMATS) as image:
-        return DecodedImage(_pixels(ImageOps.exif_transpose(image)), str(image.format))
+        ImageOps.exif_transpose(image, in_place=True)
+        return DecodedImage(_pixels(image), str(image.format))
 
 
 def decode_mask(data: bytes, limits: DecodeLimits = DecodeLimits()) -> np.ndarray:
@@ -164,7 +165,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
         return to_uint8(np.asarray(image))[..., None]
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def to_uint8(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 from starlette.requests import Request
 
 from serving.refusals import Refusal
@@ -59,7 +60,7 @@ async def read_batch(request: Request, spool: Spool, settings: Settings) -> Batc
     if archives and len(form.uploads) > 1:
         raise Refusal("invalid_request", "there is an archive and another file; send one archive, or files")
     if archives:
-        files = _entries(spool, archives[0], settings)
+        files = await anyio.to_thread.run_sync(_entries, spool, archives[0], settings)
     else:
         files = [
             BatchFile(upload.name[-LONGEST_NAME:], functools.partial(_stretch, spool, upload, settings))

@@ -19,6 +19,9 @@ from serving.runtime import Model, verified
 SIGNAL = ".reload"
 """A file in the models folder; where its time changes, everything is verified anew."""
 
+LOST_AND_FOUND = "lost+found"
+"""What ext file systems put into the root of a volume, for root alone to read."""
+
 Identity = tuple[tuple[str, int, int, int], ...]
 """Of every file in a release folder its name, inode, time of change in nanoseconds and size in bytes."""
 
@@ -131,21 +134,33 @@ def _identities(folder: Path) -> dict[str, Identity]:
     Raises:
         OSError: for a folder that cannot be read.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _may_be_release(path.name))
     found: Mapping[str, Identity | None] = {name: _identity(folder / name) for name in names}
     return {name: identity for name, identity in found.items() if identity is not None}
+
+
+def _may_be_release(name: str) -> bool:
+    return not name.startswith(".") and name != LOST_AND_FOUND
 
 
 def _identity(folder: Path) -> Identity | None:
     """None where the folder went away; empty where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            found = [(entry.name, entry.stat()) for entry in entries]
+            return tuple(sorted(_entry_identity(entry) for entry in entries))
     except FileNotFoundError:
         return None
     except OSError:
         return ()
-    return tuple(sorted((name, stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in found))
+
+
+def _entry_identity(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
+    try:
+        stat = entry.stat()
+    except FileNotFoundError:
+        # A link to nothing, as some editors lock a file with, or a file that has just gone.
+        return entry.name, 0, 0, 0
+    return entry.name, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _has_manifest(identity: Identity) -> bool:

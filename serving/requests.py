@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from contracts.balances import BALANCES
 from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from serving.formats import FORMATS
 from serving.refusals import Refusal
+from serving.uploads import read_small_form
 
-FIELD_BYTES = 1024
 GENERATE_BODY_BYTES = 64 * 1024
 
 
@@ -139,7 +137,7 @@ async def read_authenticity(request: Request) -> AuthenticityRequest:
     Raises:
         Refusal: `unsupported_media_type`, `malformed_multipart`, `invalid_request`.
     """
-    image, fields = await _read_form(request, "image", ("model",))
+    image, fields = await read_small_form(request, "image", ("model",))
     return AuthenticityRequest(image, **fields)
 
 
@@ -149,7 +147,7 @@ async def read_paint(request: Request) -> PaintRequest:
     Raises:
         Refusal: `unsupported_media_type`, `malformed_multipart`, `invalid_request`.
     """
-    mask, fields = await _read_form(request, "mask", PAINT_FIELDS)
+    mask, fields = await read_small_form(request, "mask", PAINT_FIELDS)
     values: dict[str, Any] = {
         name: text if name in ("model", "format") else _number(name, text) for name, text in fields.items()
     }
@@ -161,49 +159,6 @@ def _number(name: str, text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Refusal("invalid_request", f"{name} is {reprlib.repr(text)}; it must be a number") from error
-
-
-async def _read_form(request: Request, file: str, fields: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
-    """The bytes of the one file of a multipart body, and its text fields, each at most once."""
-    _check_media_type(request, "multipart/form-data")
-    try:
-        form = await request.form(max_files=1, max_fields=len(fields), max_part_size=FIELD_BYTES)
-    except Refusal:
-        raise
-    except (HTTPException, UnicodeError) as error:
-        reason = error.detail if isinstance(error, HTTPException) else str(error)
-        raise Refusal("malformed_multipart", f"the multipart body is not taken: {reason}") from error
-    parts = form.multi_items()
-    try:
-        upload, texts = _parts(parts, file, fields)
-        data = await upload.read()
-    finally:
-        await form.close()
-    if not data:
-        raise Refusal("invalid_request", f"the file {file} is empty")
-    return data, texts
-
-
-def _parts(parts: list[tuple[str, Any]], file: str, fields: tuple[str, ...]) -> tuple[UploadFile, dict[str, str]]:
-    upload: UploadFile | None = None
-    texts: dict[str, str] = {}
-    for name, value in parts:
-        if name == file and isinstance(value, UploadFile):
-            upload = value
-        elif name == file:
-            raise Refusal("invalid_request", f"{file} is a text field; send the file itself, with a file name")
-        elif name not in fields:
-            known = f"{', '.join((file, *fields[:-1]))} and {fields[-1]}"
-            raise Refusal("invalid_request", f"unknown part {reprlib.repr(name)}; the parts are {known}")
-        elif not isinstance(value, str):
-            raise Refusal("invalid_request", f"{name} is a file; send it as a text field")
-        elif name in texts:
-            raise Refusal("invalid_request", f"{name} is there twice; send it once")
-        else:
-            texts[name] = value
-    if upload is None:
-        raise Refusal("invalid_request", f"the part {file} is missing; send one file under that name")
-    return upload, texts
 
 
 def _check_media_type(request: Request, wanted: str) -> None:

@@ -1,12 +1,13 @@
-"""A multipart body on its way to disk: any number of files in one temporary file, and none of them in memory.
+"""Multipart bodies: one file in memory, or any number of files on their way to disk, in one temporary file.
 
-Starlette's own parser opens a file for each, and holds the first mebibyte of each in memory: a thousand small ones
-would take all descriptors or all memory that a worker has.
+Starlette's own parser opens a temporary file for each and writes what is longer than a mebibyte to disk: a thousand
+small files would take all descriptors or all memory that a worker has, and a single one need not touch a disk.
 """
 
 import os
 import reprlib
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -77,23 +78,46 @@ async def read_form(request: Request, spool: Spool, fields: dict[str, bool], max
     Raises:
         Refusal: `unsupported_media_type`, `malformed_multipart`, `too_many_files`, `invalid_request`.
     """
+    reader = _FormReader(fields, maximum_files)
+    async for _ in _parsed(request, reader):
+        if len(reader.unwritten) >= WRITE_BYTES:
+            await anyio.to_thread.run_sync(spool.write, reader.taken())
+    await anyio.to_thread.run_sync(spool.write, reader.taken())
+    return Form(reader.uploads, reader.texts)
+
+
+async def read_small_form(request: Request, file: str, texts: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
+    """The bytes of the one file of a multipart body, which stays in memory, and its texts by field.
+
+    Raises:
+        Refusal: `unsupported_media_type`, `malformed_multipart`, `invalid_request`.
+    """
+    reader = _FormReader({file: True} | dict.fromkeys(texts, False), maximum_files=1)
+    async for _ in _parsed(request, reader):
+        pass
+    if not reader.uploads:
+        raise Refusal("invalid_request", f"the part {file} is missing; send one file under that name")
+    data = reader.taken()
+    if not data:
+        raise Refusal("invalid_request", f"the file {file} is empty")
+    return data, reader.texts
+
+
+async def _parsed(request: Request, reader: "_FormReader") -> AsyncIterator[None]:
+    """Let the reader see a body, piece by piece, to its end."""
     header = request.headers.get("content-type", "")
     media_type, options = parse_options_header(header.encode("latin-1"))
     if media_type != b"multipart/form-data":
         raise Refusal("unsupported_media_type", f"the content type is {reprlib.repr(header)}; send multipart/form-data")
-    reader = _FormReader(fields, maximum_files)
     try:
         parser = MultipartParser(options.get(b"boundary", b""), reader.callbacks())
         async for data in request.stream():
             parser.write(data)
-            if len(reader.unwritten) >= WRITE_BYTES:
-                await anyio.to_thread.run_sync(spool.write, reader.taken())
+            yield
     except FormParserError as error:
         raise Refusal("malformed_multipart", f"the multipart body is not taken: {error}") from error
     if not reader.ended:
         raise Refusal("malformed_multipart", "the multipart body is not taken: it ends before its last boundary")
-    await anyio.to_thread.run_sync(spool.write, reader.taken())
-    return Form(reader.uploads, reader.texts)
 
 
 class _FormReader:
@@ -158,6 +182,8 @@ class _FormReader:
             raise Refusal("invalid_request", f"{self._field} is a text field; send the file itself, with a file name")
         if not self._fields[self._field] and (self._name is not None or self._field in self.texts):
             raise Refusal("invalid_request", f"{self._field} is there twice or a file; send it as one text field")
+        if self._name is not None and len(self.uploads) == self._maximum_files == 1:
+            raise Refusal("invalid_request", f"{self._field} is there twice; send it once")
         if self._name is not None and len(self.uploads) == self._maximum_files:
             raise Refusal("too_many_files", f"there are more than {self._maximum_files} files; send several batches")
 

@@ -153,11 +153,11 @@ class Gate:
 
 
 def _presented(headers: Headers) -> str | None:
-    """What the client sends as its key; another scheme of `Authorization` is a proxy's own business."""
+    """What the client sends as its key; `Authorization` may be a proxy's own business, so it comes second."""
+    if "x-api-key" in headers:
+        return headers["x-api-key"]
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip()
-    return headers.get("x-api-key")
+    return credentials.strip() if scheme.lower() == "bearer" else None
 
 
 def _network(scope: Scope) -> str:

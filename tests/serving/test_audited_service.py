@@ -1,7 +1,9 @@
 """A service that keeps an audit log: what the log tells of requests, full disks, two services with one log."""
 
 import hashlib
+import io
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,14 @@ def test_every_answer_is_in_the_log(tmp_path: Path, models: Path) -> None:
             told(nobody.post(made, json={"count": 2}), "anonymous", made, None, None, None, None)
             checked = "/v1/authenticity"
             told(check(client), "ward", checked, "waves", None, "real", sha)
+            # What provenance proves is answered, and so it is logged, whatever the detector says.
+            drawn = client.post(made, json={"count": 1, "seed": 1, "format": "zip"})
+            told(drawn, "ward", made, "waves", 1, None, None)
+            with zipfile.ZipFile(io.BytesIO(drawn.content)) as archive:
+                picture = archive.read("000000.png")
+            answer = check(client, picture)
+            assert (answer.json()["verdict"], answer.json()["evidence"]["detector"]["verdict"]) == ("synthetic", "real")
+            told(answer, "ward", checked, "waves", None, "synthetic", hashlib.sha256(picture).hexdigest())
             told(check(client, broken), "ward", checked, None, None, None, hashlib.sha256(broken).hexdigest())
             told(check(client, model="Jane"), "ward", checked, None, None, None, sha)
             told(client.post("/v1/admin/reload"), "ward", "/v1/admin/reload", None, None, None, None)

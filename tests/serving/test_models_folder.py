@@ -147,6 +147,19 @@ def test_a_folder_that_is_missed_once_is_not_gone(models: Path, versions: list[R
     assert {name for name in series if not name.startswith("verisynth_reload")} == set()
 
 
+def test_a_link_to_nothing_takes_no_model_away_and_a_volumes_own_folder_is_no_release(
+    models: Path, versions: list[Release]
+) -> None:
+    copy(versions[0], models)
+    (models / "lost+found").mkdir()
+    worker = started(models)
+    assert served(worker) == {"waves": versions[0].version}
+    assert not worker.catalogue.refused
+    (models / "waves" / ".#manifest.json").symlink_to("nobody@nowhere")
+    look(worker, times=4)
+    assert served(worker) == {"waves": versions[0].version}
+
+
 def test_a_models_folder_that_cannot_be_read_takes_nothing_away(models: Path, versions: list[Release]) -> None:
     promote(models, versions[0])
     worker = started(models)
