@@ -74,7 +74,8 @@ async function loadModels() {
   element("judge-field").hidden = models.length === 1;
   enable(true);
   describe();
-  await Promise.all([generate(), loadCollections()]);
+  element("generate").requestSubmit();
+  await loadCollections();
 }
 
 // Shown where there are any, and to whom they may be shown.
@@ -325,8 +326,13 @@ function check() {
     if (element("judge").value !== "") body.append("model", element("judge").value);
     const response = await ask("/v1/authenticity", { method: "POST", body });
     if (!response.ok) throw new Error(await problem(response));
-    showVerdict(await response.json());
+    showVerdict(withSeedsAsText(await response.text()));
   });
+}
+
+// Seeds go beyond what a number holds here to the last digit: up to 2 ** 63 - 1, not 2 ** 53 - 1.
+function withSeedsAsText(json) {
+  return JSON.parse(json.replace(/"seed":\s*(\d+)/g, '"seed":"$1"'));
 }
 
 function showVerdict(answer) {
@@ -411,7 +417,7 @@ function drawHeatmap(rows) {
 element("model").addEventListener("change", () => {
   describe();
   element("result").hidden = true;
-  generate();
+  element("generate").requestSubmit();
 });
 element("model-card").addEventListener("toggle", () => element("model-card").open && showCard());
 element("truncation").addEventListener("input", () => (element("truncation-value").textContent = element("truncation").value));

@@ -17,10 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.imaging import encode_png
 from contracts.statistics import FEATURES
+from serving.edge import CLIENT_CLOSED
 from tests.releases import real_images
 from tests.services import ROOT, Service
 
 MONITORING = ROOT / "monitoring"
+# Of Grafana's dashboards.
+GRID_COLUMNS = 24
 CONTRACT = {
     "verisynth_generated_images_total": {"model"},
     "verisynth_authenticity_checks_total": {"model", "verdict"},
@@ -29,6 +32,8 @@ CONTRACT = {
     "verisynth_synthetic_probability_bucket": {"model", "le"},
     "verisynth_inference_seconds_bucket": {"model", "kind", "le"},
     "verisynth_rejected_requests_total": {"reason"},
+    "verisynth_cut_answers_total": {"reason"},
+    "verisynth_audit_failures_total": set(),
     "verisynth_reloads_total": {"model"},
     "verisynth_reload_failures_total": {"model"},
     "verisynth_input_drift": {"model", "feature"},
@@ -60,13 +65,33 @@ def upload(service: Service, image: np.ndarray) -> httpx.Response:
     )
 
 
+def answered(samples: Samples) -> float:
+    """Requests for images that ended, however they did."""
+    requests = samples["verisynth_requests_total"].items()
+    return sum(count for labels, count in requests if ("route", "/v1/generate") in labels)
+
+
+def leave_in_the_middle(service: Service, before: float) -> None:
+    """Hang up in the middle of an answer; returns when it has ended, so that later counts are not of its images."""
+    request = {"model": "waves", "count": 1024}
+    with httpx.stream("POST", f"{service.url}/v1/generate", json=request, timeout=30) as answer:
+        next(answer.iter_raw())
+    deadline = time.monotonic() + 30
+    while answered(scrape(service)) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def samples(service: Service) -> Samples:
     """A scrape after at least one request of each kind."""
     upload(service, real_images(1)[0])
     httpx.post(f"{service.url}/v1/generate", json={"model": "waves", "count": 2})
     httpx.post(f"{service.url}/v1/generate", json={"model": "waves", "count": 0})
-    return scrape(service)
+    # One that was made quickly may have been whole.
+    while "verisynth_cut_answers_total" not in (scraped := scrape(service)):
+        leave_in_the_middle(service, answered(scraped))
+    return scraped
 
 
 def test_the_contract_is_kept(samples: Samples) -> None:
@@ -134,6 +159,11 @@ def dashboard_expressions() -> Iterator[str]:
             yield target["expr"]
 
 
+def families(names: Iterable[str]) -> list[str]:
+    """The names of metrics, out of those of their series."""
+    return sorted({re.sub(r"_(bucket|sum|count|created)$", "", name) for name in names})
+
+
 def metric_names(expressions: Iterable[str]) -> set[str]:
     return {name for expression in expressions for name in re.findall(r"\bverisynth_\w+", expression)}
 
@@ -159,10 +189,37 @@ def test_shares_of_errors_are_of_the_same_requests() -> None:
         assert share.count('route=~"/v1/.*"') == share.count("verisynth_requests_total") == 2
 
 
-def test_every_metric_is_documented(samples: Samples) -> None:
+def test_clients_that_leave_are_no_alert(samples: Samples) -> None:
+    (alert,) = [text for text in alert_expressions() if "verisynth_cut_answers_total" in text]
+    assert set(re.findall(r'reason!="(\w+)"', alert)) == {CLIENT_CLOSED}
+    assert value(samples, "verisynth_cut_answers_total", reason=CLIENT_CLOSED) > 0
+
+
+def test_every_metric_is_documented_and_shown(samples: Samples) -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text()
-    families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in samples}
-    assert [name for name in sorted(families) if f"`{name}" not in page] == []
+    assert [name for name in families(samples) if f"`{name}" not in page] == []
+    assert set(families(samples)) == set(families(metric_names(dashboard_expressions())))
+
+
+def test_every_alert_is_documented_and_tested() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (MONITORING / "alerts.yml").read_text())
+    page, tests = (path.read_text() for path in (ROOT / "docs" / "monitoring.md", MONITORING / "alerts_test.yml"))
+    assert re.findall(r"^\| `(Verisynth\w+)` \|", page, re.MULTILINE) == alerts
+    assert set(re.findall(r"alertname: (\w+)", tests)) == set(alerts)
+
+
+def test_panels_lie_side_by_side() -> None:
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    places = [panel["gridPos"] for panel in panels]
+    cells = [
+        (column, row)
+        for place in places
+        for column in range(place["x"], place["x"] + place["w"])
+        for row in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(column for column, _ in cells) < GRID_COLUMNS
+    assert len({panel["id"] for panel in panels}) == len(panels)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

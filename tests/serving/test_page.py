@@ -141,6 +141,23 @@ def test_another_model_offers_its_labels(page: Page) -> None:
         assert page.text("generate-error") == ""
 
 
+def test_seeds_that_would_be_rounded_are_not_sent(page: Page) -> None:
+    for field in ("seed", "paint-seed"):
+        for seed, valid in ((2**53 - 1, True), (2**53, False), (2**53 + 1, False), (-1, False)):
+            page.run(f"document.getElementById('{field}').value = '{seed}'")
+            assert page.run(f"document.getElementById('{field}').checkValidity()") == valid
+        page.run(f"document.getElementById('{field}').value = ''")
+    page.run(f"document.getElementById('seed').value = '{2**53 - 1}'")
+    page.run("document.getElementById('generate').requestSubmit()")
+    page.wait_for(f"document.getElementById('grid-caption').innerText.includes('seed {2**53 - 1}.')")
+    page.wait_for("!document.getElementById('generate').hasAttribute('aria-busy')")
+    # Nor by another model.
+    page.run(f"document.getElementById('seed').value = '{2**53 + 1}'")
+    page.run("document.getElementById('model').dispatchEvent(new Event('change'))")
+    assert not page.run("document.getElementById('generate').hasAttribute('aria-busy')")
+    page.run("document.getElementById('seed').value = ''")
+
+
 def test_the_model_card_is_shown_as_it_is_written(page: Page) -> None:
     page.run("document.querySelector('#model-card summary').click()")
     page.wait_for("document.querySelector('#model-card-text h3') !== null")
@@ -239,7 +256,9 @@ def test_a_check_shows_verdict_and_evidence(page: Page) -> None:
 
 
 def test_a_check_tells_where_a_generated_image_comes_from(page: Page, service: Service) -> None:
-    request = {"model": "waves", "count": 2, "seed": 7, "format": "zip"}
+    # No number of JavaScript's.
+    seed = 2**63 - 1
+    request = {"model": "waves", "count": 2, "seed": seed, "format": "zip"}
     with (
         service.client() as client,
         zipfile.ZipFile(io.BytesIO(client.post("/v1/generate", json=request).content)) as archive,
@@ -250,7 +269,7 @@ def test_a_check_tells_where_a_generated_image_comes_from(page: Page, service: S
     evidence = page.text("evidence")
     assert "signed, and the pixels are those that were signed" in evidence
     assert "Made again here: the same image." in evidence
-    assert "image 1 of seed 7, drawn by waves" in evidence
+    assert f"image 1 of seed {seed}, drawn by waves" in evidence
     page.submit_check(encode_png(np.random.default_rng(0).integers(40, 110, (32, 32, 3)).astype(np.uint8)))
     page.wait_for("document.getElementById('evidence').innerText.includes('that never means real')")
 
@@ -328,7 +347,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(tmp_path: Path) -> Non
 def test_a_refused_file_is_explained(page: Page) -> None:
     page.submit_check(b"no image")
     page.wait_for("document.getElementById('check-error')?.hidden === false")
-    assert "are no PNG, JPEG, TIFF or DICOM image" in page.text("check-error")
+    assert "are no PNG, JPEG, TIFF, WEBP or DICOM image" in page.text("check-error")
     assert page.run("document.getElementById('result').hidden")
 
 

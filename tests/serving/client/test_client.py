@@ -1,7 +1,9 @@
 """The client against the real service, and behind a proxy that fails on demand."""
 
+import inspect
 import json
 import pickle
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from serving.edge import REQUEST_ID
 from serving.runtime import Model
 from tests.flaky import Flaky, altered, busy, cut_off, cut_off_stream, hang_up, other
 from tests.releases import real_images
-from tests.services import Service
+from tests.services import ROOT, Service
 
 KEY = "vs_public_secret"
 
@@ -41,6 +43,18 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     monkeypatch.setattr("serving.client.connection.sleep", waited.append)
     return waited
+
+
+def test_the_calls_that_are_documented_are_there() -> None:
+    table = (ROOT / "docs" / "client.md").read_text().partition("| call | gives |")[2].partition("\n\n")[0]
+    calls = re.findall(r"`(\w+)\(([^)]*)\)`", table)
+    public = {name for name in vars(Client) if not name.startswith("_")} - {"close"}
+    assert {name for name, _ in calls} == {"Client"} | public
+    for name, text in calls:
+        known = inspect.signature(Client if name == "Client" else getattr(Client, name)).parameters
+        told = [parameter.partition("=") for parameter in text.split(", ") if parameter not in ("", "...")]
+        assert {parameter for parameter, _, _ in told} <= set(known)
+        assert all(str(known[parameter].default) == default for parameter, sign, default in told if sign)
 
 
 # --- what it asks -------------------------------------------------------------------------------
