@@ -1,11 +1,11 @@
 """DICOM bytes to pixels. Only pixels leave this module: no tag is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pydicom
 from pydicom.encaps import get_frame
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels import apply_modality_lut, convert_color_space, get_decoder
 from pydicom.tag import Tag
 
 from contracts.dicom_elements import SHORT_BYTES, read_elements
@@ -15,14 +15,21 @@ from contracts.errors import ImageError
 RANGES = ("window", "full")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+LUMINANCE = ("YBR_FULL", "YBR_FULL_422")
+"""What decoders leave as luminance and chrominance: JPEG 2000's own transforms are undone on the way."""
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 TABLE_BYTES = 2 * 65_536 + 4096
 """A lookup table of as many entries as there can be, and what stands around them."""
+BAND_PIXELS = 2**16
+"""Half a mebibyte in float64: a few such arrays lie in a processor's cache."""
 NUMBERS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"),
 )
+
+_Modality = tuple[np.ndarray, float, float]
+"""Values [H, W], and what they are multiplied by, and then added to, for the unit that a window is told in."""
 
 
 def is_dicom(data: bytes) -> bool:
@@ -69,19 +76,15 @@ def decode(data: bytes, pixel_range: str, check_size: Callable[[int, int], None]
                 f"the DICOM file's pixels are {interpretation}; taken are {', '.join(GREY + COLOUR)}",
             )
         _check_frame(dataset)
-        stored = dataset.pixel_array
+        stored, described = get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, raw=True)
         _check_shape(stored, dataset)
         if interpretation in COLOUR:
-            return _colour(stored)
-        levels = _full_range(stored, dataset) if pixel_range == "full" else _window(stored, dataset)
+            return _colour(stored, described["photometric_interpretation"])
+        return _grey(stored, dataset, pixel_range)[..., None]
     except ImageError:
         raise
     except Exception as error:  # pydicom raises many kinds on broken files; all mean the same to the user
         raise ImageError("broken_image", f"the DICOM file cannot be decoded: {error}") from error
-    if interpretation == "MONOCHROME1":
-        levels = 1.0 - levels
-    rounded: np.ndarray = np.rint(np.clip(levels, 0, 1) * 255)
-    return rounded.astype(np.uint8)[..., None]
 
 
 def _check_shape(stored: np.ndarray, dataset: pydicom.Dataset) -> None:
@@ -98,7 +101,9 @@ def _check_shape(stored: np.ndarray, dataset: pydicom.Dataset) -> None:
 def _check_frame(dataset: pydicom.FileDataset) -> None:
     """What is compressed is told by the transfer syntax alone, and then must be encapsulated."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None or not syntax.is_encapsulated:
+    if syntax is None:
+        raise ImageError("broken_image", "the DICOM file does not tell its transfer syntax")
+    if not syntax.is_encapsulated:
         return
     if not dataset["PixelData"].is_undefined_length:
         raise ImageError("broken_image", "the DICOM file's pixels are compressed and not encapsulated")
@@ -111,27 +116,70 @@ def _limits(*keywords: str, longest: int = SHORT_BYTES) -> dict[int, int]:
     return {Tag(keyword): longest for keyword in keywords}
 
 
-def _colour(stored: np.ndarray) -> np.ndarray:
+def _colour(stored: np.ndarray, interpretation: str) -> np.ndarray:
+    """RGB uint8 [H, W, 3]; a codestream may tell another interpretation than the header, and is right."""
     if stored.dtype != np.uint8:
         raise ImageError("unsupported_pixels", f"colour DICOM of type {stored.dtype}; only 8 bits are taken")
-    # pydicom has converted YBR to RGB already.
+    if interpretation in LUMINANCE:
+        for rows in _bands(stored):
+            stored[rows] = convert_color_space(stored[rows], interpretation, "RGB")
     return stored
 
 
-def _full_range(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def _grey(stored: np.ndarray, dataset: pydicom.Dataset, pixel_range: str) -> np.ndarray:
+    """Levels uint8 [H, W] of stored values [H, W]."""
+    if pixel_range == "full":
+        modality: _Modality = (stored, 1.0, 0.0)
+        lowest, width = _full_range(dataset)
+    else:
+        modality = _modality(stored, dataset)
+        lowest, width = _window(modality, dataset)
+    levels = np.empty(stored.shape, dtype=np.uint8)
+    for rows, values in _rescaled(*modality):
+        shares = (values - lowest) / width
+        if dataset.PhotometricInterpretation == "MONOCHROME1":
+            shares = 1.0 - shares
+        levels[rows] = np.rint(np.clip(shares, 0, 1) * 255)
+    return levels
+
+
+def _modality(stored: np.ndarray, dataset: pydicom.Dataset) -> _Modality:
+    """DICOM PS3.3, C.11.1: by a lookup table, or by slope and intercept."""
+    if dataset.get("ModalityLUTSequence"):
+        return np.asarray(apply_modality_lut(stored, dataset)), 1.0, 0.0
+    if "RescaleSlope" in dataset and "RescaleIntercept" in dataset:
+        return stored, dataset.RescaleSlope, dataset.RescaleIntercept
+    return stored, 1.0, 0.0
+
+
+def _rescaled(values: np.ndarray, slope: float, intercept: float) -> Iterator[tuple[slice, np.ndarray]]:
+    """Some rows after the other, and their values float64 [rows, W]."""
+    for rows in _bands(values):
+        yield rows, values[rows].astype(np.float64) * slope + intercept
+
+
+def _bands(pixels: np.ndarray) -> list[slice]:
+    """The rows of [H, W, ...] that are converted together: as floats, a whole image takes many times its own memory."""
+    height, width = pixels.shape[:2]
+    together = max(1, BAND_PIXELS // width)
+    return [slice(top, top + together) for top in range(0, height, together)]
+
+
+def _full_range(dataset: pydicom.Dataset) -> tuple[float, float]:
+    """The lowest value that could be stored, and how far above it the highest lies."""
     bits = int(dataset.BitsStored)
-    lowest = -(2 ** (bits - 1)) if dataset.PixelRepresentation else 0
-    return np.asarray((stored.astype(np.float64) - lowest) / (2**bits - 1))
+    return -(2 ** (bits - 1)) if dataset.PixelRepresentation else 0, 2**bits - 1
 
 
-def _window(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
+def _window(modality: _Modality, dataset: pydicom.Dataset) -> tuple[float, float]:
+    """Lowest value and width of the stored window; where there is none, of the range that the image has."""
     if dataset.get("WindowWidth") and dataset.get("WindowCenter") is not None:
         centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
         low, high = centre - width / 2, centre + width / 2
     else:
-        low, high = values.min(), values.max()
-    return np.asarray((values - low) / max(high - low, 1e-9))
+        ranges = [(values.min(), values.max()) for _, values in _rescaled(*modality)]
+        low, high = np.min(ranges), np.max(ranges)
+    return low, max(high - low, 1e-9)
 
 
 def _first(value: object) -> float:

@@ -10,8 +10,6 @@ import zlib
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
-from pydicom.dataset import Dataset
-
 from contracts.claims import Claim, ClaimError
 from contracts.dicom import is_dicom
 from contracts.dicom_elements import SHORT_BYTES, read_elements
@@ -36,8 +34,9 @@ PACKET = f"""\
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="r"?>"""
-# An odd group is private; the block within it is found by its creator.
+# An odd group is private; the block within it is found by its creator. In a file of our own it is the first.
 PRIVATE_GROUP, PRIVATE_CREATOR, CLAIM_ELEMENT = 0x0011, "VERISYNTH", 0x01
+FIRST_BLOCK = 0x10
 LAST_CREATOR = 0x00FF
 CHARACTER_SET = 0x00080005
 
@@ -50,9 +49,12 @@ def mark_png(data: bytes, claim: Claim) -> bytes:
     return data[:PNG_HEADER_BYTES] + chunk + data[PNG_HEADER_BYTES:]
 
 
-def mark_dicom(dataset: Dataset, claim: Claim) -> None:
-    """Add the claim to a dataset whose character set is UTF-8 (`ISO_IR 192`)."""
-    dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(CLAIM_ELEMENT, "UT", claim.text())
+def dicom_claim(claim: Claim) -> list[tuple[int, str, str]]:
+    """The private block for a data set in UTF-8 (`ISO_IR 192`): tags, value representations and values."""
+    return [
+        (PRIVATE_GROUP << 16 | FIRST_BLOCK, "LO", PRIVATE_CREATOR),
+        (PRIVATE_GROUP << 16 | FIRST_BLOCK << 8 | CLAIM_ELEMENT, "UT", claim.text()),
+    ]
 
 
 def read_mark(data: bytes) -> Claim | None:

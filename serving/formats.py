@@ -18,7 +18,6 @@ import io
 import json
 import math
 import tempfile
-import uuid
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -27,13 +26,12 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from contracts.claims import GRID, IMAGE, MASK, SCHEMA, Claim, Origin, canonical, pixel_sha256
 from contracts.imaging import grid
-from contracts.marks import mark_dicom, mark_png
+from contracts.marks import mark_png
 from serving import png
+from serving.dicom import dicom_file
 from serving.provenance.claims import ClaimKeys
 from serving.runtime import Samples
 
@@ -214,7 +212,7 @@ class ArchiveWriter(Writer[list[ClaimedFile]]):
 
     def finish(self) -> Iterator[bytes]:
         manifest = self.signing.keyring.sealed(_description(self.origin, self.start) | {"files": self._entries})
-        self._archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(manifest, indent=2).encode())
+        self._archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(manifest).encode())
         self._archive.close()
         yield self._outlet.taken()
 
@@ -322,74 +320,6 @@ class _Outlet(io.RawIOBase):
         self._taken_bytes += len(data)
         self._held = io.BytesIO()
         return data
-
-
-def dicom_file(image: np.ndarray, claim: Claim) -> bytes:
-    """One image, uint8 [H, W, 1 or 3], as a DICOM file that cannot be taken for a patient's.
-
-    Its identifiers follow from the model, the request and the index; it bears no date. Where the request starts is not
-    in them: parts of one sequence are one series.
-    """
-    origin, index = claim.origin, claim.index
-    request = " ".join(str(part) for part in origin.document().values())
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    # What a label is called, and the claim, may hold any letter.
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = _uid(f"instance {request} {index}")
-    dataset.StudyInstanceUID = _uid(f"study {request}")
-    dataset.SeriesInstanceUID = _uid(f"series {request}")
-    dataset.SyntheticData = "YES"
-    dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.ConversionType = "SYN"
-    dataset.Modality = "OT"
-    dataset.PatientName = "SYNTHETIC^NO PATIENT"
-    dataset.PatientID = "SYNTHETIC"
-    dataset.PatientBirthDate = ""
-    dataset.PatientSex = ""
-    dataset.PatientIdentityRemoved = "YES"
-    dataset.DeidentificationMethod = "Generated; there is no patient"
-    dataset.StudyDate = ""
-    dataset.StudyTime = ""
-    dataset.StudyID = ""
-    dataset.AccessionNumber = ""
-    dataset.ReferringPhysicianName = ""
-    dataset.SeriesNumber = 1
-    dataset.InstanceNumber = index + 1
-    dataset.PatientOrientation = ""
-    dataset.Manufacturer = "Verisynth"
-    dataset.ManufacturerModelName = origin.model
-    dataset.SoftwareVersions = origin.version
-    dataset.DerivationDescription = f"Generated: {request} {index}"
-    dataset.BurnedInAnnotation = "NO"
-    _set_pixels(dataset, image)
-    mark_dicom(dataset, claim)
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _set_pixels(dataset: Dataset, image: np.ndarray) -> None:
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = image.shape
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelRepresentation = 0
-    if dataset.SamplesPerPixel == 3:
-        dataset.PhotometricInterpretation = "RGB"
-        dataset.PlanarConfiguration = 0
-    else:
-        dataset.PhotometricInterpretation = "MONOCHROME2"
-        # Without a window, viewers stretch each image to its own range.
-        dataset.WindowCenter, dataset.WindowWidth = 127.5, 255
-    data = image.tobytes()
-    dataset.PixelData = data + b"\0" * (len(data) % 2)
-
-
-def _uid(text: str) -> UID:
-    """DICOM's UUID-derived form (2.25), from a name-based UUID: the same text, the same identifier."""
-    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'verisynth:{text}').int}")
 
 
 def _png(pixels: np.ndarray, claim: Claim, signing: Signing) -> bytes:

@@ -16,7 +16,7 @@ from pydicom import config
 from contracts.claims import IMAGE, Claim, ClaimError, Origin
 from contracts.imaging import decode, encode_png
 from contracts.marks import DIGITAL_SOURCE_TYPE, LARGEST_PACKET_BYTES, NAMESPACE, mark_png, read_mark
-from serving.formats import dicom_file
+from serving.dicom import dicom_file
 from serving.provenance.claims import ClaimKeys, make_signing_key
 from tests.images import encoded, speckle
 
