@@ -14,7 +14,7 @@ from starlette.routing import compile_path
 from starlette.types import Scope
 
 from serving.access.exposure import obstacle
-from serving.access.keys import SCOPES, Key, KeyRing
+from serving.access.keys import PREFIX, SCOPES, Key, KeyRing
 from serving.access.rates import Rates
 from serving.refusals import Refusal
 from serving.settings import Settings
@@ -153,11 +153,10 @@ class Gate:
 
 
 def _presented(headers: Headers) -> str | None:
-    """What the client sends as its key; `Authorization` may be a proxy's own business, so it comes second."""
-    if "x-api-key" in headers:
-        return headers["x-api-key"]
+    """What the client sends as its key: `Authorization`, unless that is a proxy's own and the key stands beside it."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    return credentials.strip() if scheme.lower() == "bearer" else None
+    bearer, beside = credentials.strip() if scheme.lower() == "bearer" else None, headers.get("x-api-key")
+    return beside if bearer is None or (beside and not bearer.startswith(PREFIX)) else bearer
 
 
 def _network(scope: Scope) -> str:

@@ -28,7 +28,8 @@ from typing import Any
 from contracts.errors import VerisynthError
 
 SCOPES = ("generate", "check", "admin")
-KEY = re.compile(r"vs_([a-z0-9-]{1,32})_([A-Za-z0-9_-]{43})")
+PREFIX = "vs_"
+KEY = re.compile(rf"{PREFIX}([a-z0-9-]{{1,32}})_([A-Za-z0-9_-]{{43}})")
 API_KEY_ID = re.compile(r"[a-z0-9-]{1,32}")
 SALT = re.compile(r"[0-9a-f]{32}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -170,7 +171,7 @@ def create_key(
         if name in [other.id for other in keys]:
             raise VerisynthError(f"{file} has a key {name} already; revoke it first or choose another id")
         keys.append(key)
-    return f"vs_{name}_{secret}"
+    return f"{PREFIX}{name}_{secret}"
 
 
 def list_keys(file: Path) -> list[Key]:

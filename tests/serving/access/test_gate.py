@@ -123,13 +123,15 @@ def test_a_key_comes_in_either_header(tmp_path: Path) -> None:
         {"x_api_key": key},
         {"authorization": "Basic cHJveHk6", "x_api_key": key},
         {"authorization": "Bearer a.proxys.token", "x_api_key": key},
+        {"authorization": f"Bearer {key}", "x_api_key": "another"},
     ):
         assert code(made, "/v1/models", scope(**headers)) == "mine"
     for headers in (
         {"authorization": key},
         {"authorization": f"Basic {key}"},
         {"authorization": "Bearer"},
-        {"authorization": f"Bearer {key}", "x_api_key": "vs_mine_wrong"},
+        {"authorization": "Bearer vs_mine_wrong", "x_api_key": key},
+        {"authorization": "Bearer a.proxys.token"},
         {"x_api_key": f"Bearer {key}"},
         {"x_api_key": "ü"},
     ):
