@@ -88,7 +88,7 @@ async def check(worker: Worker, data: bytes, catalogue: Catalogue, models: list[
         models, timed = await _look_around(worker, models, decoded.pixels)
         looks = [look for look, _ in timed]
         chosen = nearest(models, looks)
-        judgement = _concluded(models[chosen], looks[chosen])
+        judgement = await worker.in_thread(lambda: models[chosen].conclude(looks[chosen]))
         typicalities = {model.name: look.typicality for model, look in zip(models, looks, strict=True)}
         found = Check(models[chosen], decoded, judgement, typicalities, evidence, digest, timed[chosen][1])
     work.model, work.verdict = found.model.name, found.verdict
@@ -160,14 +160,6 @@ def _match(worker: Worker, store: "FingerprintStore", catalogue: Catalogue, pixe
         worker.count_failure("look_up", error)
         return None
     return None if match is None else confirmed(match, pixels, catalogue.models)
-
-
-def _concluded(model: Model, look: Look) -> Judgement:
-    try:
-        return model.conclude(look)
-    except ModelError as error:
-        logger.exception("%s cannot conclude", model.name)
-        raise Refusal("model_failure", str(error)) from error
 
 
 def _look(model: Model, pixels: np.ndarray) -> tuple[Look, float]:

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monitoring.metrics import Metrics
 from serving.access.audit import CUT, FILE, REQUEST, Answered, AuditLog, Work, work_of
 from serving.access.gate import ANONYMOUS, Gate, Rule
-from serving.refusals import CODE_HEADER, DEFAULT_MESSAGES, LASTING_CODES, CutOff, Refusal, default_code
+from serving.refusals import CODE_HEADER, DEFAULT_MESSAGES, LASTING_CODES, STATUSES, CutOff, Refusal, default_code
 from serving.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -74,6 +74,9 @@ class Edge:
         self.audit = None if settings.audit_file is None else AuditLog(settings.audit_file)
         self._in_memory = _Holdings(settings.maximum_buffered_bytes)
         self._on_disk = _Holdings(SPOOLED_BATCHES * settings.maximum_batch_bytes)
+        # A series that begins with its first answer shows no increase, and so no alert.
+        for reason in (CLIENT_CLOSED, *(code for code, status in STATUSES.items() if status >= 500)):
+            metrics.cut_answers.labels(reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

@@ -5,14 +5,13 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any
 
-from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from contracts.balances import BALANCES
 from contracts.limits import MAXIMUM_COUNT, MAXIMUM_SEED, MAXIMUM_START
 from serving.formats import FORMATS
 from serving.refusals import Refusal
-from serving.uploads import read_small_form
+from serving.uploads import content_options, read_file
 
 GENERATE_BODY_BYTES = 64 * 1024
 
@@ -121,7 +120,7 @@ async def read_generate(request: Request) -> GenerateRequest:
     Raises:
         Refusal: `unsupported_media_type`, `body_too_large`, and what `parse_generate` raises.
     """
-    _check_media_type(request, "application/json")
+    content_options(request, "application/json")
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -137,7 +136,7 @@ async def read_authenticity(request: Request) -> AuthenticityRequest:
     Raises:
         Refusal: `unsupported_media_type`, `malformed_multipart`, `invalid_request`.
     """
-    image, fields = await read_small_form(request, "image", ("model",))
+    image, fields = await read_file(request, "image", ("model",))
     return AuthenticityRequest(image, **fields)
 
 
@@ -147,7 +146,7 @@ async def read_paint(request: Request) -> PaintRequest:
     Raises:
         Refusal: `unsupported_media_type`, `malformed_multipart`, `invalid_request`.
     """
-    mask, fields = await read_small_form(request, "mask", PAINT_FIELDS)
+    mask, fields = await read_file(request, "mask", PAINT_FIELDS)
     values: dict[str, Any] = {
         name: text if name in ("model", "format") else _number(name, text) for name, text in fields.items()
     }
@@ -159,13 +158,6 @@ def _number(name: str, text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Refusal("invalid_request", f"{name} is {reprlib.repr(text)}; it must be a number") from error
-
-
-def _check_media_type(request: Request, wanted: str) -> None:
-    header = request.headers.get("content-type", "")
-    media_type, _ = parse_options_header(header.encode("latin-1"))
-    if media_type != wanted.encode():
-        raise Refusal("unsupported_media_type", f"the content type is {reprlib.repr(header)}; send {wanted}")
 
 
 def _check(fine: bool, name: str, value: object, wanted: str) -> None:

@@ -86,7 +86,7 @@ async def read_form(request: Request, spool: Spool, fields: dict[str, bool], max
     return Form(reader.uploads, reader.texts)
 
 
-async def read_small_form(request: Request, file: str, texts: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
+async def read_file(request: Request, file: str, texts: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
     """The bytes of the one file of a multipart body, which stays in memory, and its texts by field.
 
     Raises:
@@ -103,12 +103,22 @@ async def read_small_form(request: Request, file: str, texts: tuple[str, ...]) -
     return data, reader.texts
 
 
+def content_options(request: Request, media_type: str) -> dict[bytes, bytes]:
+    """What the content type says beside the media type, which must be this one.
+
+    Raises:
+        Refusal: `unsupported_media_type`.
+    """
+    header = request.headers.get("content-type", "")
+    found, options = parse_options_header(header.encode("latin-1"))
+    if found != media_type.encode():
+        raise Refusal("unsupported_media_type", f"the content type is {reprlib.repr(header)}; send {media_type}")
+    return options
+
+
 async def _parsed(request: Request, reader: "_FormReader") -> AsyncIterator[None]:
     """Let the reader see a body, piece by piece, to its end."""
-    header = request.headers.get("content-type", "")
-    media_type, options = parse_options_header(header.encode("latin-1"))
-    if media_type != b"multipart/form-data":
-        raise Refusal("unsupported_media_type", f"the content type is {reprlib.repr(header)}; send multipart/form-data")
+    options = content_options(request, "multipart/form-data")
     try:
         parser = MultipartParser(options.get(b"boundary", b""), reader.callbacks())
         async for data in request.stream():

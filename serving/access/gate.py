@@ -155,8 +155,10 @@ class Gate:
 def _presented(headers: Headers) -> str | None:
     """What the client sends as its key: `Authorization`, unless that is a proxy's own and the key stands beside it."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    bearer, beside = credentials.strip() if scheme.lower() == "bearer" else None, headers.get("x-api-key")
-    return beside if bearer is None or (beside and not bearer.startswith(PREFIX)) else bearer
+    beside = headers.get("x-api-key")
+    if scheme.lower() == "bearer" and (beside is None or credentials.strip().startswith(PREFIX)):
+        return credentials.strip()
+    return beside
 
 
 def _network(scope: Scope) -> str:
